@@ -1,0 +1,21 @@
+"""vcore: an LLM inference engine whose every choice is a plugin."""
+
+from __future__ import annotations
+
+from vcore._lazy import lazy_exports
+from vcore.version import __version__
+
+_EXPORTS = {
+    "config": ("EngineConfig",),
+    "engine.llm": ("LLM",),
+    "errors": ("RequestError", "VcoreError"),
+    "outputs": ("CompletionOutput", "RequestOutput"),
+    "sampling_params": ("SamplingParams",),
+}
+
+_names, __getattr__, _dir = lazy_exports(__name__, _EXPORTS)
+__all__ = [*_names, "__version__"]  # noqa: PLE0604  # lazy_exports gives strings
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,175 @@
+"""The configuration: one frozen pydantic tree. It states what is wanted; `vcore.engine.compose` resolves ``auto``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "AttentionConfig",
+    "CacheConfig",
+    "ConfigNode",
+    "EngineConfig",
+    "ModelConfig",
+    "ObservabilityConfig",
+    "PluginChoice",
+    "PluginOptions",
+    "PluginsConfig",
+    "RuntimeConfig",
+    "SchedulerConfig",
+]
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigNode(BaseModel):
+    """The base of every part of the tree: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PluginOptions(ConfigNode):
+    """The base of a plugin's options. Subclass it in a module that imports only pydantic and vcore.config."""
+
+
+class PluginChoice(ConfigNode):
+    """Which plugin serves: ``NAME``, ``NAME@DISTRIBUTION``, or ``{name: NAME, options: {...}}``."""
+
+    name: str = "auto"
+    """The plugin's name, optionally ``NAME@DISTRIBUTION``, or ``auto``."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The plugin's own options; they need an explicit name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _options_need_a_name(self) -> PluginChoice:
+        if self.options and self.name == "auto":
+            raise ValueError("options were given, but the name is 'auto': name the plugin that they are for")
+        return self
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the choice is left to vcore."""
+        return self.name == "auto"
+
+
+AUTO = PluginChoice()
+
+
+class ModelConfig(ConfigNode):
+    """The model: where it is, and how it is loaded."""
+
+    path: str = "smollm2-135m"
+    """A folder, a file, a short name (``vcore pull`` lists them), ``owner/name`` on the hub, or ``scheme://name``."""
+    plugin: PluginChoice = AUTO
+    """The model plugin; ``auto`` takes the one that serves the architecture in the model's config."""
+    load_format: PluginChoice = AUTO
+    """The weight loader's format, such as ``safetensors``, ``gguf`` or ``dummy``; ``auto`` goes by the files."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What weights and activations are computed in; ``auto``: float32 on CPU, the model's own elsewhere."""
+    max_model_len: Positive | Auto = "auto"
+    """Most tokens of prompt and output together; ``auto``: what the model was trained for."""
+    tokenizer: str | None = None
+    """A folder with a tokenizer, if it is not the model's own."""
+    skip_tokenizer: bool = False
+    """Load no tokenizer: prompts must be token ids, and no text comes out."""
+    offline: bool = False
+    """Fetch nothing: use what is on this machine."""
+
+
+class AttentionConfig(ConfigNode):
+    """Attention."""
+
+    backend: PluginChoice = AUTO
+    """The attention backend."""
+
+
+class CacheConfig(ConfigNode):
+    """The paged KV cache."""
+
+    block_size: Positive | Auto = "auto"
+    """Tokens a block holds."""
+    num_blocks: Annotated[int, Field(ge=2)] | Auto = "auto"
+    """Blocks in all, one of them the null block; ``auto``: what `memory_fraction` allows."""
+    memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """On an accelerator: the share of the device's memory that the engine may use. On CPU: the share of
+    the memory that is free after loading the model, at most 4 GiB unless `num_blocks` says more."""
+    prefix_caching: bool = True
+    """Reuse blocks of earlier requests with the same beginning."""
+    eviction: PluginChoice = AUTO
+    """The eviction policy of the prefix cache."""
+
+
+class SchedulerConfig(ConfigNode):
+    """Which requests run in a step, and how many tokens of each."""
+
+    policy: PluginChoice = AUTO
+    """The scheduling policy."""
+    max_num_seqs: Positive | Auto = "auto"
+    """Most requests that run at the same time; ``auto``: 256."""
+    max_num_batched_tokens: Positive | Auto = "auto"
+    """Most tokens computed in a step; ``auto``: 2048 on CPU, 8192 elsewhere."""
+    long_prefill_threshold: Positive | None = None
+    """Most prompt tokens of one request in a step, so that long prompts leave room for others; None: no such limit."""
+    chunked_prefill: bool = True
+    """Whether a prompt may be computed over several steps."""
+
+
+class RuntimeConfig(ConfigNode):
+    """The machine."""
+
+    device: str = "auto"
+    """A torch device, such as ``cpu`` or ``cuda:0``; ``auto``: the accelerator if there is one."""
+    tensor_parallel_size: Positive = 1
+    """Over how many ranks each layer is split."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """For dummy weights, and for the seeds of requests that give none."""
+    num_threads: Positive | Auto = "auto"
+    """CPU threads for computing; ``auto`` leaves torch's own choice."""
+    enforce_eager: bool = False
+    """Capture no CUDA graphs."""
+
+
+class PluginsConfig(ConfigNode):
+    """Which plugins may be imported, and which are preferred."""
+
+    load: tuple[str, ...] = ()
+    """Plugins without packaging: ``./file.py`` (relative to this file) or ``package.module``."""
+    allow: tuple[str, ...] | None = None
+    """Distributions whose plugins may be imported; None: all. vcore's own always may."""
+    disable: tuple[str, ...] = ()
+    """Distributions or entry points not to import, or ``kind/name`` to hide."""
+    prefer: tuple[str, ...] = ()
+    """Distributions, beside vcore's own, that ``auto`` considers; earlier is preferred."""
+    require: tuple[str, ...] = ()
+    """``kind/name`` or distributions that must be there and work."""
+    strict: bool = False
+    """A policy that fails ends the engine, instead of the core's own order taking over."""
+
+
+class ObservabilityConfig(ConfigNode):
+    """What is told of the engine's work."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    observers: tuple[PluginChoice, ...] = ()
+    """Observer plugins that get the engine's events."""
+
+
+class EngineConfig(ConfigNode):
+    """Everything that an engine is composed from."""
+
+    model: ModelConfig = ModelConfig()
+    attention: AttentionConfig = AttentionConfig()
+    cache: CacheConfig = CacheConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    executor: PluginChoice = AUTO
+    """What runs the ranks."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    plugins: PluginsConfig = PluginsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()

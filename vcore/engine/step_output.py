@@ -1,0 +1,45 @@
+"""`StepOutput`: what one engine step gives to the output processor, in columns rather than an object a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vcore.engine.request import FinishReason
+from vcore.interfaces.step import TokenLogprobs
+
+__all__ = ["Finished", "Started", "StepOutput"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A request was admitted for the first time."""
+
+    time: float
+    """Seconds, monotonic."""
+    num_cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request ended in this step."""
+
+    reason: FinishReason
+    stop_reason: int | str | None
+    num_preemptions: int
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """New tokens and endings. `request_ids` and `token_ids` are parallel."""
+
+    request_ids: list[str] = field(default_factory=list)
+    """Requests that got tokens in this step; a request stands here once for each token."""
+    token_ids: list[int] = field(default_factory=list)
+    started: dict[str, Started] = field(default_factory=dict)
+    finished: dict[str, Finished] = field(default_factory=dict)
+    """Requests that ended, with or without a token in this step. Their tokens above come first."""
+    logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    """Parts of a prompt's logprobs, in order, as chunks are computed."""
+    time: float = 0.0
+    """When the step's tokens were known; seconds, monotonic."""

@@ -1,0 +1,77 @@
+"""What a model architecture implements.
+
+A model is an `nn.Module` that takes token ids and positions and gives hidden states. It knows its
+layers and how a checkpoint's tensors map onto them; it does not know requests, blocks or policies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vcore.interfaces.attention import AttentionBackend, AttentionContext
+from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.weights import CheckpointReader
+from vcore.kv_cache.spec import KVCacheSpec
+
+__all__ = ["BuildContext", "Model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext:
+    """What a model is built from. Modules are created on `device` in `dtype`, uninitialised."""
+
+    config: HFConfig
+    dtype: torch.dtype
+    device: torch.device
+    attention: AttentionBackend
+    max_model_len: int
+    tp_rank: int = 0
+    tp_size: int = 1
+
+
+class Model(nn.Module, ABC):
+    """A causal language model (API 1.0).
+
+    The plugin's `load` is called with ``options`` and ``context`` (a `BuildContext`).
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attn: AttentionContext,
+        intermediate: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states after the final norm.
+
+        Args:
+            input_ids: int64 [num_tokens], all requests' tokens one after another.
+            positions: int64 [num_tokens], each token's position in its request.
+            attn: the step's attention plan and caches; pass it on to each attention layer.
+            intermediate: hidden states of the previous pipeline stage, or None.
+
+        Returns:
+            [num_tokens, hidden_size].
+        """
+
+    @abstractmethod
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Logits [num_rows, vocab_size] of hidden states [num_rows, hidden_size]."""
+
+    @abstractmethod
+    def load_weights(self, checkpoint: CheckpointReader) -> None:
+        """Fill every parameter from `checkpoint`.
+
+        Raises:
+            WeightsError: a tensor is missing, surplus or of the wrong shape; the message names it.
+        """
+
+    @abstractmethod
+    def kv_cache_specs(self) -> Sequence[KVCacheSpec]:
+        """One spec a layer that keeps a cache, in the order of `AttentionContext.layer_caches`."""

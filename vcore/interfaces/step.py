@@ -1,0 +1,98 @@
+"""What passes between the core and an executor in one step: plain data, the same for one rank or eight.
+
+A *row* is a request's place in the persistent batch state that every rank keeps. The scheduler hands
+rows out; a row's meaning changes only by what `SchedulerOutput` says, so all ranks agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcore.sampling_params import SamplingParams
+
+__all__ = ["NewRow", "SampledTokens", "SchedulerOutput", "TokenLogprobs"]
+
+
+@dataclass(slots=True, kw_only=True)
+class NewRow:
+    """A request that takes a row in this step: a new one, or a preempted one that resumes."""
+
+    row: int
+    request_id: str
+    token_ids: list[int]
+    """Prompt and, if it resumes, all tokens generated so far."""
+    num_prompt_tokens: int
+    num_computed_tokens: int
+    """How many leading tokens are in the cache already."""
+    block_ids: list[int]
+    """Blocks for everything up to the end of this step's tokens; those of a prefix hit come first."""
+    params: SamplingParams
+    eos_token_ids: tuple[int, ...] = ()
+    """Ends of sequence, kept out of the sample until `SamplingParams.min_tokens`; empty if EOS is ignored."""
+    seed: int = 0
+    """The request's own seed, drawn if it gave none."""
+    sample_index: int = 0
+    """Which of the request's `n` samples this is."""
+
+
+_NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+
+
+@dataclass(slots=True, kw_only=True)
+class SchedulerOutput:
+    """What to compute in one step, as a difference to the step before. Applied in the order of the fields."""
+
+    step_id: int
+    freed_rows: list[int] = field(default_factory=list)
+    """Rows whose request finished, was aborted or preempted since the last step."""
+    new_rows: list[NewRow] = field(default_factory=list)
+    grown_rows: NDArray[np.int32] = field(default_factory=lambda: _NO_ROWS)
+    """int32 [num_grown]: rows that get another block; a row stands here once for each block, in order."""
+    grown_block_ids: NDArray[np.int32] = field(default_factory=lambda: _NO_ROWS)
+    """int32 [num_grown]: those blocks."""
+    rows: NDArray[np.int32]
+    """int32 [num_scheduled]: the rows to compute; rows with one token stand first."""
+    num_tokens: NDArray[np.int32]
+    """int32 [num_scheduled]: how many tokens of each, from its computed ones on."""
+    samples: NDArray[np.bool_]
+    """bool [num_scheduled]: whether the row's last token is reached, so that a token is sampled."""
+    num_decodes: int = 0
+    """How many leading rows have one token."""
+
+    @property
+    def num_total_tokens(self) -> int:
+        """Tokens in the step."""
+        return int(self.num_tokens.sum())
+
+
+@dataclass(slots=True)
+class TokenLogprobs:
+    """Log probabilities at one position, of the model's own distribution (before penalties and temperature)."""
+
+    token_ids: list[int]
+    """The token itself first, then the most likely ones."""
+    logprobs: list[float]
+    ranks: list[int]
+    """1 for the most likely token."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SampledTokens:
+    """What came out of a step."""
+
+    step_id: int
+    rows: NDArray[np.int32]
+    """int32 [num_sampled]: rows that sampled, in the order of `SchedulerOutput.rows`."""
+    token_ids: NDArray[np.int64]
+    """int64 [num_sampled], or [sum(num_per_row)] if a row may give several."""
+    num_per_row: NDArray[np.int32] | None = None
+    """int32 [num_sampled], or None if each row gave one token."""
+    logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
+    """By row, for requests that asked: one entry a token."""
+    prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
+    """By row: an entry for each prompt token of this step's chunk that has a predecessor."""
+    errors: dict[int, str] = field(default_factory=dict)
+    """By row: why this row alone has no valid token (a logits processor raised, logits were NaN)."""

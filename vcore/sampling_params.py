@@ -1,0 +1,145 @@
+"""`SamplingParams`: how one request's tokens are chosen and when it ends. Checked when made, frozen after."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vcore.errors import RequestError
+
+__all__ = ["LogitsProcessorRequest", "SamplingParams"]
+
+MAX_LOGPROBS = 100
+"""The most alternatives a request may ask for at one position."""
+
+
+class LogitsProcessorRequest(BaseModel):
+    """A logits-processor plugin that a request asks for, by name, with the arguments for this request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class SamplingParams(BaseModel):
+    """How one request's tokens are chosen and when it ends.
+
+    Raises:
+        RequestError: a value is out of range, two contradict each other, or a name is unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    n: Annotated[int, Field(ge=1, le=1024)] = 1
+    """How many samples of the prompt to return."""
+    temperature: Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)] = 1.0
+    """Divides the logits; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Keep the most likely tokens whose probabilities sum to at least this."""
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    """Keep so many of the most likely tokens; 0 and -1 keep all."""
+    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Keep tokens at least this fraction as likely as the most likely one."""
+    presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
+    """Subtracted from the logit of every token generated already."""
+    frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
+    """Subtracted once for each time the token was generated."""
+    repetition_penalty: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    """Positive logits of tokens in prompt or output are divided by it, negative ones multiplied."""
+    seed: int | None = None
+    """The same seed gives the same sample, whatever else is in the batch; None draws one."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the request."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the request, beside the model's own ends of sequence."""
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    max_tokens: Annotated[int, Field(ge=1)] | None = 16
+    """The most tokens to generate; None for as many as the model's length allows."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    """EOS, stop tokens and stop strings do not count before so many tokens."""
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """So many alternatives a generated token (the token itself comes besides); None for no logprobs."""
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """The same for the prompt."""
+    logit_bias: dict[int, Annotated[float, Field(ge=-100.0, le=100.0)]] | None = None
+    """Added to the logits of these token ids."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """If given, no other token is sampled."""
+    bad_words: tuple[str, ...] = ()
+    """Words that are never generated."""
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    priority: int = 0
+    """For policies that use it: lower is more urgent."""
+    cache_salt: str | None = None
+    """Only requests with the same salt share cached prefixes."""
+    logits_processors: tuple[LogitsProcessorRequest, ...] = ()
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _request_error(error) from None
+
+    @field_validator("stop", "bad_words", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop_token_ids", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        return () if value is None else value
+
+    @field_validator("logits_processors", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if value is None:
+            return ()
+        if isinstance(value, str | dict | LogitsProcessorRequest):
+            value = (value,)
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple({"name": item} if isinstance(item, str) else item for item in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+        if any(not text for text in self.stop):
+            raise ValueError("stop has an empty string, which would end every request at once")
+        if self.stop and not self.detokenize:
+            raise ValueError("stop strings are looked for in text: they need detokenize=True")
+        if any(not word.strip() for word in self.bad_words):
+            raise ValueError("bad_words has an empty word")
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise ValueError(
+                "allowed_token_ids is empty, so no token could be sampled; leave it out to allow all"
+            )
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken."""
+        return self.temperature == 0.0
+
+
+def _request_error(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        import difflib
+
+        names = list(SamplingParams.model_fields)
+        close = difflib.get_close_matches(location, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+        return RequestError(f"SamplingParams has no {location!r}; {hint}", param=location)
+    message = first["msg"].removeprefix("Value error, ")
+    if not location:
+        return RequestError(f"SamplingParams: {message}")
+    return RequestError(f"SamplingParams.{location}: {message}, got {first['input']!r}", param=location)
