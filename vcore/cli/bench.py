@@ -1,0 +1,149 @@
+"""``vcore bench``: throughput, latency, startup, overhead. One JSON object with ``--json``, a table without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure the engine.")
+
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Model name, folder or file.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Configuration file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.block_size=32.")]
+Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+NumRequests = Annotated[
+    int | None, typer.Option("--num-requests", min=1, help="Instead of the workload's own.")
+]
+Runs = Annotated[int, typer.Option("--runs", min=1, help="Counted runs.")]
+
+
+@app.command()
+def throughput(
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", help="nano, single, shared_prefix or long_prefill.")
+    ] = "nano",
+    num_requests: NumRequests = None,
+    runs: Runs = 2,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.6,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Tokens a second of a whole workload; warm-up excluded, the better run reported."""
+    from vcore.bench.throughput import measure_throughput
+    from vcore.bench.workloads import WORKLOADS
+    from vcore.errors import ConfigError
+
+    if workload not in WORKLOADS:
+        raise ConfigError(f"no workload {workload!r}; there are {', '.join(WORKLOADS)}")
+    tree, base_dir = _config(config, set_, plugins, model)
+    result = measure_throughput(
+        tree,
+        workload=workload,
+        num_requests=num_requests,
+        runs=runs,
+        temperature=temperature,
+        base_dir=base_dir,
+    )
+    _print(result, as_json, f"throughput: {workload}")
+
+
+@app.command()
+def latency(
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
+    input_len: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 128,
+    output_len: Annotated[int, typer.Option(min=1, help="Generated tokens.")] = 128,
+    runs: Runs = 5,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Time to the first token, between tokens, and in all, of one batch."""
+    from vcore.bench.latency import measure_latency
+
+    tree, base_dir = _config(config, set_, plugins, model)
+    result = measure_latency(
+        tree, batch_size=batch_size, input_len=input_len, output_len=output_len, runs=runs, base_dir=base_dir
+    )
+    _print(result, as_json, "latency")
+
+
+@app.command()
+def startup(
+    runs: Runs = 3,
+    model: Model = None,
+    config: Config = None,
+    set_: Set = None,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Seconds from process start to the first token."""
+    from vcore.bench.startup import measure_startup
+
+    tree, base_dir = _config(config, set_, plugins, model)
+    _print(measure_startup(tree, runs=runs, base_dir=base_dir), as_json, "startup")
+
+
+@app.command()
+def overhead(
+    num_requests: Annotated[int, typer.Option("--num-requests", min=1, help="Decoding requests.")] = 256,
+    cached_blocks: Annotated[int, typer.Option(min=0, help="Blocks of others in the prefix cache.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Counted steps.")] = 300,
+    set_: Set = None,
+    profile: Annotated[Path | None, typer.Option(help="Write a cProfile of the steps there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Milliseconds of a step over a model that computes nothing."""
+    from vcore.bench.overhead import measure_overhead
+    from vcore.config import parse_set
+
+    result = measure_overhead(
+        num_requests=num_requests,
+        cached_blocks=cached_blocks,
+        steps=steps,
+        overrides=dict(parse_set(set_ or [])),
+        profile=profile,
+    )
+    _print(result, as_json, "overhead")
+
+
+def _config(config: Path | None, set_: list[str] | None, plugins: list[str] | None, model: str | None) -> Any:
+    from vcore.config.cli_options import config_from_cli
+
+    return config_from_cli(config, set_ or [], plugins or [], model)
+
+
+def _print(result: dict[str, Any], as_json: bool, title: str) -> None:
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for key, value in result.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{name} {_short(number)}" for name, number in value.items())
+        elif isinstance(value, list):
+            continue
+        table.add_row(key, _short(value))
+    Console().print(table)
+
+
+def _short(value: object) -> str:
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,0 +1,253 @@
+"""`build_engine`: from a configuration to an `EngineCore`, plugins composed. All that is looked up is looked up here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vcore.config import EngineConfig
+from vcore.config.models import PluginChoice
+from vcore.engine.core import EngineCore
+from vcore.engine.observers import ObserverDispatcher
+from vcore.engine.resolve import Resolution, resolve
+from vcore.errors import CapacityError
+from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore.interfaces.executor import Executor, ExecutorContext, Runner
+from vcore.interfaces.logits import LogitsProcessor, LogitsProcessorContext
+from vcore.interfaces.model import BuildContext, Model
+from vcore.interfaces.observer import Observer, ObserverContext
+from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
+from vcore.interfaces.sources import ProgressCallback
+from vcore.plugins import Catalog, CatalogEntry, PluginKind, discover
+from vcore.runner import ModelRunner, RunnerSettings
+from vcore.scheduler import Scheduler, SchedulerSettings
+
+if TYPE_CHECKING:
+    from vcore.tokenizer import Tokenizer
+
+__all__ = ["Engine", "build_engine"]
+
+logger = logging.getLogger(__name__)
+
+_MIN_BLOCKS = 2
+"""The null block and one to use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A composed engine, with what its facade needs beside the core."""
+
+    core: EngineCore
+    tokenizer: Tokenizer | None
+    config: EngineConfig
+    """Resolved: no ``auto`` is left."""
+    vocab_size: int
+    max_model_len: int
+    eos_token_ids: tuple[int, ...]
+    catalog: Catalog
+
+
+def build_engine(
+    config: EngineConfig,
+    *,
+    plugins: Sequence[object] = (),
+    base_dir: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Engine:
+    """Discover plugins, resolve every ``auto``, load the model and allocate the cache.
+
+    Args:
+        config: what is wanted.
+        plugins: plugin objects of this process, beside those that are installed or named in `config`.
+        base_dir: what relative paths in `config` are relative to; None for the working directory.
+        progress: told of downloads.
+
+    Raises:
+        ConfigError: the configuration cannot be met here.
+        PluginError: a selected plugin is missing, broken or ambiguous.
+        ModelError: the model cannot be found, fetched, served or loaded.
+        CapacityError: memory does not suffice.
+    """
+    catalog = discover(config.plugins, objects=plugins, base_dir=base_dir)
+    catalog.require()
+    resolution = resolve(config, catalog, base_dir=base_dir, progress=progress)
+    executor = _build_executor(resolution, catalog)
+    executor.load()
+    try:
+        num_blocks = _num_blocks(resolution, executor)
+        executor.initialize_cache(num_blocks)
+        core = EngineCore(
+            _build_scheduler(resolution, catalog, num_blocks),
+            executor,
+            observers=_build_observers(resolution, catalog),
+        )
+    except BaseException:
+        executor.shutdown()
+        raise
+    return Engine(
+        core=core,
+        tokenizer=_load_tokenizer(resolution),
+        config=resolution.config.model_copy(
+            update={"cache": resolution.config.cache.model_copy(update={"num_blocks": num_blocks})}
+        ),
+        vocab_size=resolution.vocab_size,
+        max_model_len=resolution.max_model_len,
+        eos_token_ids=resolution.eos_token_ids,
+        catalog=catalog,
+    )
+
+
+def _build_executor(resolution: Resolution, catalog: Catalog) -> Executor:
+    config = resolution.config
+    world_size = config.runtime.tensor_parallel_size
+
+    def make_runner(rank: int, size: int) -> Runner:
+        return _build_runner(resolution, catalog, rank, size)
+
+    context = ExecutorContext(runner_factory=make_runner, world_size=world_size)
+    return cast(
+        Executor, catalog.create(resolution.executor, options=config.executor.options, context=context)
+    )
+
+
+def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_size: int) -> ModelRunner:
+    config = resolution.config
+    max_num_seqs, max_num_batched_tokens = resolution.max_num_seqs, resolution.max_num_batched_tokens
+    backend = catalog.create(
+        resolution.attention,
+        options=config.attention.backend.options,
+        context=AttentionBackendContext(
+            device=resolution.device,
+            dtype=resolution.dtype,
+            block_size=resolution.block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=resolution.max_model_len,
+        ),
+    )
+    processor_context = LogitsProcessorContext(
+        vocab_size=resolution.vocab_size, device=resolution.device, max_num_seqs=max_num_seqs
+    )
+
+    def build_model(context: BuildContext) -> Model:
+        return cast(
+            Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context)
+        )
+
+    def make_processor(name: str) -> LogitsProcessor:
+        entry = catalog.find(PluginKind.LOGITS_PROCESSOR, name)
+        return cast(LogitsProcessor, catalog.create(entry, options={}, context=processor_context))
+
+    settings = RunnerSettings(
+        device=resolution.device,
+        dtype=resolution.dtype,
+        block_size=resolution.block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=resolution.max_model_len,
+        memory_fraction=config.cache.memory_fraction,
+        vocab_size=resolution.vocab_size,
+    )
+    return ModelRunner(
+        settings,
+        hf_config=resolution.hf_config,
+        build_model=build_model,
+        loader=resolution.loader,
+        attention=cast(AttentionBackend, backend),
+        make_processor=make_processor,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def _num_blocks(resolution: Resolution, executor: Executor) -> int:
+    """The configured number of blocks, or as many as memory allows and requests could ever use."""
+    wanted = resolution.config.cache.num_blocks
+    if wanted != "auto":
+        return wanted
+    per_block = executor.cache_bytes_per_block()
+    per_request = -(-resolution.max_model_len // resolution.block_size)
+    useful = resolution.max_num_seqs * per_request + 1
+    if per_block == 0:
+        return useful
+    available = executor.cache_bytes_available()
+    num_blocks = available // per_block
+    if num_blocks < _MIN_BLOCKS:
+        raise CapacityError(
+            f"the KV cache needs at least {_MIN_BLOCKS} blocks of {per_block:,} bytes, and {available:,} bytes are left "
+            f"for it beside the model. Raise cache.memory_fraction (now {resolution.config.cache.memory_fraction}), "
+            "free memory, or use a smaller model or dtype."
+        )
+    if num_blocks - 1 < per_request:
+        logger.warning(
+            "the KV cache holds %d tokens, less than one request of max_model_len=%d; longer requests are refused",
+            (num_blocks - 1) * resolution.block_size,
+            resolution.max_model_len,
+        )
+    return min(num_blocks, useful)
+
+
+def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int) -> Scheduler:
+    config = resolution.config
+    settings = SchedulerSettings(
+        max_num_seqs=resolution.max_num_seqs,
+        max_num_batched_tokens=resolution.max_num_batched_tokens,
+        max_model_len=resolution.max_model_len,
+        block_size=resolution.block_size,
+        num_blocks=num_blocks,
+        prefix_caching=config.cache.prefix_caching,
+        long_prefill_threshold=config.scheduler.long_prefill_threshold,
+        chunked_prefill=config.scheduler.chunked_prefill,
+        strict=config.plugins.strict,
+    )
+    policy = catalog.create(
+        resolution.scheduling,
+        options=config.scheduler.policy.options,
+        context=SchedulingContext(
+            max_num_seqs=settings.max_num_seqs,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+            block_size=settings.block_size,
+            num_blocks=num_blocks,
+        ),
+    )
+
+    def make_eviction(context: EvictionContext) -> EvictionPolicy:
+        options = config.cache.eviction.options
+        return cast(EvictionPolicy, catalog.create(resolution.eviction, options=options, context=context))
+
+    return Scheduler(
+        settings,
+        cast(SchedulingPolicy, policy),
+        make_eviction,
+        policy_name=resolution.scheduling.address,
+        eviction_name=resolution.eviction.address,
+    )
+
+
+def _build_observers(resolution: Resolution, catalog: Catalog) -> ObserverDispatcher | None:
+    chosen: list[tuple[CatalogEntry, PluginChoice]] = list(
+        zip(resolution.observers, resolution.config.observability.observers, strict=True)
+    )
+    if not chosen:
+        return None
+    context = ObserverContext(engine_id=f"engine-{id(resolution):x}")
+    observers = {}
+    for entry, choice in chosen:
+        observer = cast(Observer, catalog.create(entry, options=choice.options, context=context))
+        observers[entry.address] = (
+            observer,
+            cast(frozenset[str], getattr(entry.spec, "events", frozenset())),
+        )
+    return ObserverDispatcher(observers)
+
+
+def _load_tokenizer(resolution: Resolution) -> Tokenizer | None:
+    if resolution.tokenizer_path is None:
+        return None
+    from vcore.tokenizer import load_tokenizer
+
+    return load_tokenizer(resolution.tokenizer_path)

@@ -1,0 +1,193 @@
+"""`EngineCore`: the step loop. It joins the scheduler to the executor and knows neither text nor plugins.
+
+    scheduled = scheduler.schedule()           which requests, how many tokens, which blocks
+    handle    = executor.launch(scheduled)     applied to every rank's batch state, and started
+    sampled   = handle.collect()               the tokens
+    output    = scheduler.update(...)          stops, block hashes, frees
+
+`step` may be called by hand. Nothing here, or below it, goes through pluggy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcore.engine.observers import ObserverDispatcher
+from vcore.engine.request import EngineRequest
+from vcore.engine.step_output import StepOutput
+from vcore.errors import EngineDeadError, PolicyError
+from vcore.interfaces.executor import Executor, StepHandle
+from vcore.interfaces.step import SchedulerOutput
+from vcore.scheduler import Scheduler, SchedulerStats
+
+__all__ = ["EngineCore", "EngineHealth"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Whether the engine goes on, and what went wrong on the way."""
+
+    alive: bool
+    reason: str | None
+    """Why it is dead."""
+    faults: tuple[str, ...]
+    """Policies that failed and were replaced by the core's own order, one line each."""
+    failed_steps: int
+    """Steps that raised; their requests were ended, others went on."""
+
+
+class EngineCore:
+    """Requests in, tokens out, one step at a time. Not thread safe: one thread drives it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        *,
+        observers: ObserverDispatcher | None = None,
+        depth: int = 1,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            scheduler: owns requests and blocks.
+            executor: loaded, with its cache allocated.
+            observers: told of steps and endings, off the step loop.
+            depth: how many steps may be in flight.
+        """
+        self._scheduler = scheduler
+        self._executor = executor
+        self._observers = observers
+        self._depth = depth
+        self._in_flight: deque[tuple[SchedulerOutput, StepHandle]] = deque()
+        self._dead: str | None = None
+        self._failed_steps = 0
+        self._closed = False
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a step is needed: a request waits or runs, or an ending has not been told yet."""
+        return self._scheduler.has_unfinished or bool(self._in_flight)
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Take in a request; it waits until a step admits it.
+
+        Raises:
+            RequestTooLargeError: it can never fit; the message has the numbers.
+            RequestError: the scheduling policy refuses it, or its id is in use.
+            EngineDeadError: the engine cannot go on.
+        """
+        self._check_alive()
+        self._scheduler.add(request)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """End requests at once, wherever they are; the next `step` reports them. Unknown ids are ignored."""
+        self._scheduler.abort(request_ids)
+
+    def finish(self, request_id: str, num_tokens: int, stop_reason: str | None) -> None:
+        """End a request because a stop string was found after `num_tokens` of its tokens. Unknown ids are ignored."""
+        self._scheduler.finish(request_id, num_tokens, stop_reason)
+
+    def step(self) -> StepOutput:
+        """Compute one step and return what it gave; empty if there was nothing to do.
+
+        A step that raises ends the requests that were in it, with the cause, and no others.
+
+        Raises:
+            EngineDeadError: the engine cannot go on: a rank is gone, or a policy failed under `plugins.strict`.
+        """
+        self._check_alive()
+        try:
+            scheduled = self._scheduler.schedule()
+        except PolicyError as error:
+            raise self._die(str(error)) from error
+        if scheduled is not None:
+            try:
+                self._in_flight.append((scheduled, self._executor.launch(scheduled)))
+            except BaseException as error:
+                return self._fail([scheduled], error)
+            if len(self._in_flight) < self._depth:
+                return StepOutput()
+        if not self._in_flight:
+            return self._tell(self._scheduler.take_finished())
+        scheduled, handle = self._in_flight.popleft()
+        try:
+            sampled = handle.collect()
+        except BaseException as error:
+            return self._fail([scheduled, *(later for later, _ in self._in_flight)], error)
+        return self._tell(self._scheduler.update(scheduled, sampled))
+
+    def _fail(self, steps: list[SchedulerOutput], error: BaseException) -> StepOutput:
+        """End the requests in `steps`. What is not an `Exception` (a KeyboardInterrupt) goes on to the caller."""
+        self._in_flight.clear()
+        self._failed_steps += 1
+        output = StepOutput()
+        for scheduled in steps:
+            failed = self._scheduler.fail(scheduled, error)
+            output.finished.update(failed.finished)
+            output.started.update(failed.started)
+            output.time = failed.time
+        if isinstance(error, EngineDeadError):
+            raise self._die(str(error)) from error
+        if not isinstance(error, Exception):
+            raise error
+        logger.error("a step failed; %d requests ended with it", len(output.finished), exc_info=error)
+        return self._tell(output)
+
+    def _tell(self, output: StepOutput) -> StepOutput:
+        if self._observers is not None:
+            self._observers.on_step(output, self._scheduler.stats())
+        return output
+
+    def _die(self, reason: str) -> EngineDeadError:
+        self._dead = reason
+        return EngineDeadError(f"the engine stopped: {reason}")
+
+    def _check_alive(self) -> None:
+        if self._dead is not None:
+            raise EngineDeadError(f"the engine stopped earlier: {self._dead}. Make a new one.")
+        if self._closed:
+            raise EngineDeadError("the engine was shut down. Make a new one.")
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix. Running requests keep their blocks."""
+        return self._scheduler.reset_prefix_cache()
+
+    def stats(self) -> SchedulerStats:
+        """Counts of requests, blocks and prefix hits."""
+        return self._scheduler.stats()
+
+    def health(self) -> EngineHealth:
+        """Whether the engine goes on, with every policy fault so far."""
+        if self._dead is None and not self._closed:
+            try:
+                self._executor.check_health()
+            except EngineDeadError as error:
+                self._dead = str(error)
+        reason = self._dead or ("shut down" if self._closed else None)
+        return EngineHealth(reason is None, reason, tuple(self._scheduler.faults()), self._failed_steps)
+
+    def start_profile(self, folder: Path) -> None:
+        """Start torch's profiler on every rank; Chrome traces go into `folder`."""
+        self._check_alive()
+        self._executor.start_profile(folder)
+
+    def stop_profile(self) -> None:
+        """Stop it and write the traces."""
+        self._executor.stop_profile()
+
+    def shutdown(self) -> None:
+        """Free the model, the cache and the observers. Harmless when called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._in_flight.clear()
+        self._executor.shutdown()
+        if self._observers is not None:
+            self._observers.close()
