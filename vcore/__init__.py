@@ -14,7 +14,7 @@ _EXPORTS = {
 }
 
 _names, __getattr__, _dir = lazy_exports(__name__, _EXPORTS)
-__all__ = [*_names, "__version__"]  # noqa: PLE0604  # lazy_exports gives strings
+__all__ = [*_names, "__version__"]
 
 
 def __dir__() -> list[str]:

@@ -118,9 +118,7 @@ class SamplingParams(BaseModel):
         if any(not word.strip() for word in self.bad_words):
             raise ValueError("bad_words has an empty word")
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
-            raise ValueError(
-                "allowed_token_ids is empty, so no token could be sampled; leave it out to allow all"
-            )
+            raise ValueError("allowed_token_ids is empty, so no token could be sampled; leave it out to allow all")
         return self
 
     @property

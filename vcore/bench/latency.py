@@ -44,7 +44,8 @@ def measure_latency(
                 continue
             e2e.append(time.perf_counter() - began)
             for output in outputs:
-                assert output.metrics is not None and output.metrics.ttft is not None
+                assert output.metrics is not None
+                assert output.metrics.ttft is not None
                 ttft.append(output.metrics.ttft)
                 itl.extend(output.metrics.inter_token_latencies)
     return {

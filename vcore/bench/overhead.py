@@ -80,9 +80,7 @@ def measure_overhead(
 
 
 @contextmanager
-def null_engine(
-    num_requests: int, cached_blocks: int, num_tokens: int, overrides: dict[str, Any]
-) -> Iterator[Engine]:
+def null_engine(num_requests: int, cached_blocks: int, num_tokens: int, overrides: dict[str, Any]) -> Iterator[Engine]:
     """An engine over `NullModel` with room for the requests and for the cached blocks.
 
     Args:

@@ -52,9 +52,7 @@ def measure_startup(config: EngineConfig, *, runs: int = 3, base_dir: Path | Non
             check=False,
         )
         if child.returncode != 0:
-            raise EngineError(
-                "a run of the start-up benchmark failed:\n" + "\n".join(child.stderr.splitlines()[-12:])
-            )
+            raise EngineError("a run of the start-up benchmark failed:\n" + "\n".join(child.stderr.splitlines()[-12:]))
         marks = json.loads(child.stdout.splitlines()[-1])
         results.append(
             {

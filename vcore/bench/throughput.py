@@ -50,9 +50,7 @@ def measure_throughput(
         startup_s = time.perf_counter() - began
         results = []
         for index in range(runs + 1):
-            requests = make_workload(
-                workload, vocab_size=llm.vocab_size, seed=index, num_requests=num_requests
-            )
+            requests = make_workload(workload, vocab_size=llm.vocab_size, seed=index, num_requests=num_requests)
             if index == 0:
                 _run(llm, _shortened(requests), temperature)
             else:
@@ -71,17 +69,13 @@ def measure_throughput(
 
 def _shortened(requests: list[WorkloadRequest]) -> list[WorkloadRequest]:
     """The warm-up: the same batch, but few tokens of output."""
-    return [
-        WorkloadRequest(request.prompt_token_ids, min(request.num_output_tokens, 8)) for request in requests
-    ]
+    return [WorkloadRequest(request.prompt_token_ids, min(request.num_output_tokens, 8)) for request in requests]
 
 
 def _run(llm: LLM, requests: list[WorkloadRequest], temperature: float) -> ThroughputRun:
     prompts = [request.prompt_token_ids for request in requests]
     params = [
-        SamplingParams(
-            temperature=temperature, max_tokens=request.num_output_tokens, ignore_eos=True, detokenize=False
-        )
+        SamplingParams(temperature=temperature, max_tokens=request.num_output_tokens, ignore_eos=True, detokenize=False)
         for request in requests
     ]
     began = time.perf_counter()

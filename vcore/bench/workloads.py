@@ -44,18 +44,14 @@ WORKLOADS: dict[str, Workload] = {
     for workload in (
         Workload("nano", "prompts and outputs uniform in 100..1024", 256, _nano),
         Workload("single", "one stream: 128 in, 256 out", 1, lambda _, count: [(0, 128, 256)] * count),
-        Workload(
-            "shared_prefix", "2048 shared + 64 own in, 64 out", 256, lambda _, count: [(2048, 64, 64)] * count
-        ),
+        Workload("shared_prefix", "2048 shared + 64 own in, 64 out", 256, lambda _, count: [(2048, 64, 64)] * count),
         Workload("long_prefill", "8000 in, 16 out", 16, lambda _, count: [(0, 8000, 16)] * count),
     )
 }
 """By name."""
 
 
-def make_workload(
-    name: str, *, vocab_size: int, seed: int, num_requests: int | None = None
-) -> list[WorkloadRequest]:
+def make_workload(name: str, *, vocab_size: int, seed: int, num_requests: int | None = None) -> list[WorkloadRequest]:
     """Prompts of uniformly random token ids; another `seed` gives the same lengths and fresh ids.
 
     Args:

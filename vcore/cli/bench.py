@@ -14,9 +14,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Configuration fil
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.block_size=32.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-NumRequests = Annotated[
-    int | None, typer.Option("--num-requests", min=1, help="Instead of the workload's own.")
-]
+NumRequests = Annotated[int | None, typer.Option("--num-requests", min=1, help="Instead of the workload's own.")]
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Counted runs.")]
 
 
@@ -140,10 +138,6 @@ def _print(result: dict[str, Any], as_json: bool, title: str) -> None:
 
 
 def _short(value: object) -> str:
-    return (
-        f"{value:,.4g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""`build_engine`: from a configuration to an `EngineCore`, plugins composed. All that is looked up is looked up here."""
+"""`build_engine`: from a configuration to an `EngineCore`. All plugins are looked up here, none in a step."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ def _build_executor(resolution: Resolution, catalog: Catalog) -> Executor:
         return _build_runner(resolution, catalog, rank, size)
 
     context = ExecutorContext(runner_factory=make_runner, world_size=world_size)
-    return cast(
-        Executor, catalog.create(resolution.executor, options=config.executor.options, context=context)
-    )
+    return cast(Executor, catalog.create(resolution.executor, options=config.executor.options, context=context))
 
 
 def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_size: int) -> ModelRunner:
@@ -134,9 +132,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
 
     def build_model(context: BuildContext) -> Model:
-        return cast(
-            Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context)
-        )
+        return cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
 
     def make_processor(name: str) -> LogitsProcessor:
         entry = catalog.find(PluginKind.LOGITS_PROCESSOR, name)
@@ -178,8 +174,8 @@ def _num_blocks(resolution: Resolution, executor: Executor) -> int:
     num_blocks = available // per_block
     if num_blocks < _MIN_BLOCKS:
         raise CapacityError(
-            f"the KV cache needs at least {_MIN_BLOCKS} blocks of {per_block:,} bytes, and {available:,} bytes are left "
-            f"for it beside the model. Raise cache.memory_fraction (now {resolution.config.cache.memory_fraction}), "
+            f"the KV cache needs at least {_MIN_BLOCKS} blocks of {per_block:,} bytes, and {available:,} bytes "
+            f"are left for it beside the model. Raise cache.memory_fraction (now {resolution.config.cache.memory_fraction}), "
             "free memory, or use a smaller model or dtype."
         )
     if num_blocks - 1 < per_request:

@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 class ObserverDispatcher:
     """One thread that hands events to observers."""
 
-    def __init__(
-        self, observers: Mapping[str, tuple[Observer, frozenset[str]]], capacity: int = 1024
-    ) -> None:
+    def __init__(self, observers: Mapping[str, tuple[Observer, frozenset[str]]], capacity: int = 1024) -> None:
         """Start the thread.
 
         Args:
@@ -78,9 +76,7 @@ class ObserverDispatcher:
                 try:
                     observer.on_event(event)
                 except Exception:
-                    logger.exception(
-                        "observer %s raised on %r and will hear no more events", address, event.name
-                    )
+                    logger.exception("observer %s raised on %r and will hear no more events", address, event.name)
                     del self._observers[address]
 
     def close(self, timeout: float = 5.0) -> None:

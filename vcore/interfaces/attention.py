@@ -148,9 +148,7 @@ class AttentionBackend(ABC):
         """Prepare one step; the result is handed to each layer's `forward`. It must not outlive the step."""
 
     @classmethod
-    def unsupported_reasons(
-        cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]
-    ) -> Sequence[str]:
+    def unsupported_reasons(cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]) -> Sequence[str]:
         """Reasons, beyond the capabilities, why this backend cannot serve; empty if it can. It only adds."""
         return ()
 
@@ -160,9 +158,7 @@ class AttentionContext:
 
     __slots__ = ("layer_caches", "plan", "slot_mapping")
 
-    def __init__(
-        self, plan: object, slot_mapping: torch.Tensor, layer_caches: Sequence[torch.Tensor]
-    ) -> None:
+    def __init__(self, plan: object, slot_mapping: torch.Tensor, layer_caches: Sequence[torch.Tensor]) -> None:
         self.plan = plan
         self.slot_mapping = slot_mapping
         self.layer_caches = layer_caches

@@ -35,7 +35,7 @@ class Observer(ABC):
 
     @abstractmethod
     def on_event(self, event: ObserverEvent) -> None:
-        """One event. When the queue was full events are missing, and the next one's fields say how many (``dropped``)."""
+        """One event. If the queue was full, the next one's fields say how many are missing (``dropped``)."""
 
     def close(self) -> None:
         """The engine shuts down; no event follows."""

@@ -54,7 +54,7 @@ class RequestView(Protocol):
     @property
     def num_preemptions(self) -> int: ...
     def num_cached_tokens(self) -> int:
-        """Tokens of its prefix that are in the cache now. Looked up when asked, and memoised until the cache changes."""
+        """Tokens of its prefix that are cached now. Looked up when asked, memoised until the cache changes."""
         ...
 
 
@@ -109,7 +109,7 @@ class SchedulingPolicy(ABC):
         return max(range(len(running)), key=lambda i: running[i].arrival_index)
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
-        """Whether `victim`, running, should be preempted so that `waiting` can run. Asked only when there is no room."""
+        """Whether `victim`, running, is to be preempted so that `waiting` can run. Asked only when there is no room."""
         return False
 
     def max_prefill_tokens(self, num_running: int, num_waiting: int) -> int | None:
