@@ -175,8 +175,8 @@ def _num_blocks(resolution: Resolution, executor: Executor) -> int:
     if num_blocks < _MIN_BLOCKS:
         raise CapacityError(
             f"the KV cache needs at least {_MIN_BLOCKS} blocks of {per_block:,} bytes, and {available:,} bytes "
-            f"are left for it beside the model. Raise cache.memory_fraction (now {resolution.config.cache.memory_fraction}), "
-            "free memory, or use a smaller model or dtype."
+            "are left for it beside the model. Raise cache.memory_fraction (now "
+            f"{resolution.config.cache.memory_fraction}), free memory, or use a smaller model or dtype."
         )
     if num_blocks - 1 < per_request:
         logger.warning(
