@@ -56,5 +56,7 @@ class EngineRequest:
     seed: int = 0
     """`SamplingParams.seed`, or one drawn for the request."""
     sample_index: int = 0
+    bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    """`SamplingParams.bad_words` as token ids, one sequence a spelling (with and without a leading space)."""
     extra_keys: tuple[str, ...] = field(default=())
     """What besides tokens tells cached blocks apart: the cache salt, and later adapters and media."""

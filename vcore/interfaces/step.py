@@ -36,6 +36,10 @@ class NewRow:
     """The request's own seed, drawn if it gave none."""
     sample_index: int = 0
     """Which of the request's `n` samples this is."""
+    bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    """`SamplingParams.bad_words` as token ids, one sequence a spelling; each is kept out of the output."""
+    num_prompt_logprobs: int = 0
+    """How many entries of prompt logprobs the request was given before a preemption; a row gives the rest."""
 
 
 _NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)
@@ -93,6 +97,8 @@ class SampledTokens:
     logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """By row, for requests that asked: one entry a token."""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
-    """By row: an entry for each prompt token of this step's chunk that has a predecessor."""
+    """By row: an entry for each prompt token that follows a token of this step's chunk, in order. Over all
+    chunks that is one for each prompt token but the first."""
     errors: dict[int, str] = field(default_factory=dict)
-    """By row: why this row alone has no valid token (a logits processor raised, logits were NaN)."""
+    """By row: why this row alone has no valid token (a logits processor raised, logits were NaN). The row
+    stands in `rows` as well, but its token there means nothing, and it has no entry in `logprobs`."""
