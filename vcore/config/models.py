@@ -1,12 +1,18 @@
-"""The configuration: one frozen pydantic tree. It states what is wanted; `vcore.engine.compose` resolves ``auto``."""
+"""The configuration: one frozen pydantic tree. It states what is wanted; `vcore.engine.resolve` resolves ``auto``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from vcore.config.frozen import FrozenDict, freeze
+from vcore.config.secrets import fill_references, mask_unknown
 
 __all__ = [
+    "PLUGIN_CHOICES",
     "AttentionConfig",
     "CacheConfig",
     "ConfigNode",
@@ -21,30 +27,47 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
 class ConfigNode(BaseModel):
-    """The base of every part of the tree: frozen, unknown keys refused."""
+    """The base of every part of the tree: frozen, unknown keys refused, ``${env:NAME}`` only where a secret stands."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    _unread: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose content another model checks later."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fill_references(cls, value: Any, info: ValidationInfo) -> Any:  # whatever the user wrote
+        if info.field_name is None or info.field_name in cls._unread:
+            return value
+        return fill_references(value, cls.model_fields[info.field_name].annotation)
 
 
 class PluginOptions(ConfigNode):
-    """The base of a plugin's options. Subclass it in a module that imports only pydantic and vcore.config."""
+    """The base of a plugin's options. Subclass it in a module that imports only pydantic and vcore.config.
+
+    A field of type `pydantic.SecretStr` may be written as ``${env:NAME}``, and is masked wherever it is shown.
+    Nested models subclass `PluginOptions`, too.
+    """
 
 
 class PluginChoice(ConfigNode):
     """Which plugin serves: ``NAME``, ``NAME@DISTRIBUTION``, or ``{name: NAME, options: {...}}``."""
 
-    name: str = "auto"
+    _unread: ClassVar[frozenset[str]] = frozenset({"options"})
+
+    name: Annotated[str, Field(min_length=1)] = "auto"
     """The plugin's name, optionally ``NAME@DISTRIBUTION``, or ``auto``."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The plugin's own options; they need an explicit name."""
+    options: Annotated[dict[str, Any], AfterValidator(freeze)] = Field(default_factory=FrozenDict)
+    """The plugin's own options, as written: the plugin's model checks them and fills in secrets. They need an
+    explicit name."""
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: Any) -> Any:
+    def _from_name(cls, value: Any) -> Any:  # whatever the user wrote
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -52,6 +75,9 @@ class PluginChoice(ConfigNode):
         if self.options and self.name == "auto":
             raise ValueError("options were given, but the name is 'auto': name the plugin that they are for")
         return self
+
+    def __repr_args__(self) -> Any:  # pydantic's own type is private
+        return [("name", self.name), ("options", mask_unknown(self.options))]
 
     @property
     def is_auto(self) -> bool:
@@ -95,7 +121,7 @@ class CacheConfig(ConfigNode):
 
     block_size: Positive | Auto = "auto"
     """Tokens a block holds."""
-    num_blocks: Annotated[int, Field(ge=2)] | Auto = "auto"
+    num_blocks: Annotated[int, Field(ge=2, strict=True)] | Auto = "auto"
     """Blocks in all, one of them the null block; ``auto``: what `memory_fraction` allows."""
     memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """On an accelerator: the share of the device's memory that the engine may use. On CPU: the share of
@@ -128,7 +154,7 @@ class RuntimeConfig(ConfigNode):
     """A torch device, such as ``cpu`` or ``cuda:0``; ``auto``: the accelerator if there is one."""
     tensor_parallel_size: Positive = 1
     """Over how many ranks each layer is split."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     """For dummy weights, and for the seeds of requests that give none."""
     num_threads: Positive | Auto = "auto"
     """CPU threads for computing; ``auto`` leaves torch's own choice."""
@@ -173,3 +199,18 @@ class EngineConfig(ConfigNode):
     runtime: RuntimeConfig = RuntimeConfig()
     plugins: PluginsConfig = PluginsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+
+
+PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
+    {
+        "model.plugin": "model",
+        "model.load_format": "weight_loader",
+        "attention.backend": "attention_backend",
+        "cache.eviction": "eviction_policy",
+        "scheduler.policy": "scheduling_policy",
+        "executor": "executor",
+        "observability.observers": "observer",
+    }
+)
+"""The keys that choose a plugin, and its kind (`vcore.plugins.PluginKind`). `model.load_format` chooses by file
+format; `observability.observers` is a list."""

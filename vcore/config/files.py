@@ -1,0 +1,129 @@
+"""Reading configuration files: YAML, TOML and JSON, each into plain dictionaries, with every key at most once."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vcore.errors import ConfigError
+
+__all__ = ["parse_value", "read_file"]
+
+_SCALARS = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+)
+"""YAML 1.2's core schema (section 10.3.2): ``no`` and ``on`` are texts, ``1e-3`` is a number, dates are texts."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2, and without its silence about duplicate keys."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[object, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
+            line = key_node.start_mark.line + 1
+            if key is not None and key in seen:
+                raise ConfigError(f"line {line}: the key {key!r} stands there twice; the first is on line {seen[key]}")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """In YAML 1.2 a leading zero means nothing, and ``0o`` is octal."""
+        text = str(self.construct_scalar(node))
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+
+
+for _name, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What `path` holds; its suffix (``.yaml``, ``.yml``, ``.toml``, ``.json``) says how it is written.
+
+    Raises:
+        ConfigError: it cannot be read, is not well formed, holds a key twice, or is not a mapping.
+    """
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise ConfigError(f"{path}: a configuration file ends in {', '.join(_PARSERS)}, not in {path.suffix!r}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file (the working directory is {Path.cwd()})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the configuration file cannot be read as UTF-8 text: {error}") from None
+    try:
+        value = parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not well-formed YAML: {_yaml_problem(error)}") from None
+    except ValueError as error:  # json and tomllib raise subclasses of it
+        raise ConfigError(f"{path}: not well-formed {path.suffix[1:].upper()}: {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: found {type(value).__name__} at the top, expected a mapping such as 'cache: ...'")
+    return value
+
+
+def parse_value(text: str) -> Any:  # any YAML value
+    """The value of ``KEY=VALUE`` on the command line: YAML, so ``8``, ``true``, ``[a, b]``, ``{name: lru}``, text.
+
+    Raises:
+        ConfigError: it is not well-formed YAML. The text itself is not repeated, for it may be a secret.
+    """
+    try:
+        return _load_yaml(text)
+    except yaml.YAMLError as error:
+        problem = _yaml_problem(error)
+    raise ConfigError(f"the value is not well-formed YAML: {problem}; quote it to make it a text")
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without an excerpt of the file."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return type(error).__name__
+    return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_duplicates) if text.strip() else None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ConfigError(f"the key {key!r} stands twice in one object")
+        values[key] = value
+    return values
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": _load_yaml,
+    ".yml": _load_yaml,
+    ".toml": tomllib.loads,
+    ".json": _parse_json,
+}
