@@ -1,0 +1,382 @@
+"""`LLM`: the engine for offline use, in the caller's process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from vcore.config import EngineConfig, load_config
+from vcore.engine.conversations import Conversation, check_conversation, split_conversations
+from vcore.engine.driver import EngineDriver, about_prompt
+from vcore.engine.input_processor import InputProcessor, ProcessedRequest
+from vcore.engine.output_processor import OutputProcessor
+from vcore.engine.progress import batch_progress, download_progress
+from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
+from vcore.errors import EngineError, RequestError
+from vcore.outputs import RequestOutput
+from vcore.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from vcore.engine.build import Engine
+    from vcore.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["LLM"]
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Params = SamplingParams | Sequence[SamplingParams] | None
+"""One for all prompts, one a prompt, or None for the defaults."""
+
+
+class LLM:
+    """A model, ready to generate.
+
+        with LLM(model="smollm2-135m") as llm:
+            [output] = llm.generate("The capital of France is", SamplingParams(temperature=0.0))
+            print(output.outputs[0].text)
+
+    Everything runs in the caller's process and thread: no ``__main__`` guard is needed, notebooks and
+    debuggers work, and Ctrl-C ends a call between two steps and leaves the engine clean.
+
+    Threads: `generate`, `chat` and `stream` may be called from several threads at once, and several
+    streams may be read in turn in one thread; all share the batch. Only the main thread defers Ctrl-C.
+    `close`, `start_profile`, `stop_profile` and `reset_prefix_cache` belong to moments when no call runs.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        config: EngineConfig | Mapping[str, Any] | str | Path | None = None,
+        plugins: Sequence[object] = (),
+        base_dir: Path | None = None,
+        progress: bool = True,
+        **overrides: Any,
+    ) -> None:
+        """Load a model and allocate the cache.
+
+        Args:
+            model: a name, folder or file; None for what `config` says, or else the default model.
+            config: a tree, a dictionary, or a file with one.
+            plugins: plugin objects, beside those that are installed or named in `config`.
+            base_dir: what relative paths in a `config` that is no file are relative to; None for the working
+                directory. In a file they are relative to the file.
+            progress: whether to show downloads, if stderr is a terminal.
+            overrides: parts of the tree (``cache={"block_size": 32}``), or flat keywords such as ``dtype``,
+                ``max_model_len``, ``gpu_memory_utilization``, ``tensor_parallel_size``, ``device``, ``seed``.
+
+        Raises:
+            ConfigError: the configuration is wrong, or cannot be met here.
+            PluginError: a selected plugin is missing, broken or ambiguous.
+            ModelError: the model cannot be found, fetched, served or loaded.
+            CapacityError: memory does not suffice.
+        """
+        self._engine: Engine | None = None
+        self._profile_folder: Path | None = None
+        if model is not None:
+            overrides["model.path"] = str(model)
+        tree = load_config(config, overrides)
+        with download_progress(enabled=progress) as report:
+            from vcore.engine.build import build_engine
+
+            self._engine = build_engine(tree, plugins=plugins, base_dir=base_dir, progress=report)
+        self._start(self._engine)
+
+    @classmethod
+    def from_engine(cls, engine: Engine) -> Self:
+        """Put the facade before an engine that was composed otherwise; the `LLM` owns it from then on."""
+        llm = cls.__new__(cls)
+        llm._engine = engine
+        llm._profile_folder = None
+        llm._start(engine)
+        return llm
+
+    def _start(self, engine: Engine) -> None:
+        from vcore.engine.processor_options import ProcessorOptions
+
+        self._input_processor = InputProcessor(
+            tokenizer=engine.tokenizer,
+            vocab_size=engine.vocab_size,
+            max_model_len=engine.max_model_len,
+            eos_token_ids=engine.eos_token_ids,
+            seed=engine.config.runtime.seed,
+            check_processor=ProcessorOptions(engine.catalog).check,
+        )
+        self._driver = EngineDriver(engine.core, OutputProcessor(engine.tokenizer, engine.core.finish))
+        self._serial = itertools.count()
+
+    # Generating
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: Params = None,
+        *,
+        progress: bool = True,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Generate for one prompt or many, as one batch.
+
+        All prompts and parameters are checked before any enters the engine: if one is wrong, none runs. A
+        request that fails while it runs (a logits processor raised, a step failed) does not take the
+        others with it: its output has the finish reason ``error`` and the message as stop reason, and a
+        warning is logged.
+
+        Args:
+            prompts: a string, a list of token ids, ``{"prompt": ...}``, ``{"prompt_token_ids": [...]}``, or
+                a list of these.
+            sampling_params: one for all, a list with one a prompt, or None for ``SamplingParams()``.
+            progress: whether to show a bar, if stderr is a terminal.
+            use_tqdm: the same, by its older name.
+
+        Returns:
+            One output a prompt, in their order.
+
+        Raises:
+            RequestError: a prompt or its parameters are wrong; of several prompts it says which.
+            EngineDeadError: the engine cannot go on.
+        """
+        several, _ = split_prompts(prompts)
+        requests = self._process_all(several, sampling_params)
+        return self._run(requests, progress=progress and use_tqdm)
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: Params = None,
+        *,
+        progress: bool = True,
+        use_tqdm: bool = True,
+        **template_options: Any,
+    ) -> list[RequestOutput]:
+        """Generate the next message of one conversation or many.
+
+        Args:
+            messages: a list of ``{"role": ..., "content": ...}``, or a list of such lists.
+            sampling_params: as for `generate`.
+            progress: as for `generate`.
+            use_tqdm: as for `generate`.
+            template_options: for the chat template, such as ``add_generation_prompt`` (by default true).
+
+        Returns:
+            One output a conversation, in their order; its `prompt` is what the template made of it.
+
+        Raises:
+            RequestError: as `generate`; also if there is no chat template, or it refuses the messages.
+        """
+        conversations, _ = split_conversations(messages)
+        prompts = _each(conversations, lambda one, _: self.render_chat(one, **template_options))
+        return self._run(self._process_all(prompts, sampling_params), progress=progress and use_tqdm)
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[RequestOutput, None, None]:
+        """Generate for one prompt, telling every change.
+
+        The prompt is checked at once. It enters the engine when the first output is asked for, and leaves
+        it when the iterator is closed or dropped.
+
+        Yields:
+            The request with all of its text and tokens so far; text that was shown is never taken back.
+
+        Raises:
+            RequestError: the prompt or the parameters are wrong.
+        """
+        requests = self._process_all([prompt], sampling_params)
+        return self._driver.run(requests, stream=True)
+
+    def render_chat(self, conversation: Conversation, **template_options: Any) -> TokensPrompt:
+        """The prompt that the chat template makes of a conversation, e.g. for `stream`.
+
+        Raises:
+            RequestError: a message is wrong, there is no chat template, or it refuses the messages.
+        """
+        messages = check_conversation(conversation)
+        tokenizer = self.get_tokenizer()
+        text = tokenizer.render_chat(messages, **template_options)
+        return {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False), "prompt": text}
+
+    # The rest of the engine
+
+    def start_profile(self, folder: str | Path | None = None) -> Path:
+        """Start torch's profiler; what `generate` does until `stop_profile` is recorded.
+
+        Args:
+            folder: where the Chrome traces go; by default ``vcore_profile`` in the working directory.
+
+        Returns:
+            The folder, which is made if it is not there.
+
+        Raises:
+            EngineError: a profile is being taken already.
+        """
+        core = self._open().core
+        if self._profile_folder is not None:
+            raise EngineError(f"a profile is being taken already, into {self._profile_folder}: stop it first")
+        target = Path("vcore_profile" if folder is None else folder).resolve()
+        target.mkdir(parents=True, exist_ok=True)
+        core.start_profile(target)
+        self._profile_folder = target
+        return target
+
+    def stop_profile(self) -> Path:
+        """Stop the profiler and write the traces, which ``chrome://tracing`` and Perfetto open.
+
+        Returns:
+            The folder with the traces.
+
+        Raises:
+            EngineError: no profile is being taken.
+        """
+        core = self._open().core
+        if self._profile_folder is None:
+            raise EngineError("no profile is being taken: call start_profile first")
+        target, self._profile_folder = self._profile_folder, None
+        core.stop_profile()
+        return target
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; whether that was possible."""
+        return self._open().core.reset_prefix_cache()
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            RequestError: the engine was made without one.
+        """
+        tokenizer = self._open().tokenizer
+        if tokenizer is None:
+            raise RequestError(
+                "this engine has no tokenizer: model.skip_tokenizer is set, or the model comes without one. "
+                "Set model.tokenizer to a folder with one, or work with token ids"
+            )
+        return tokenizer
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The token ids of `text`."""
+        return self.get_tokenizer().encode(text, add_special_tokens=add_special_tokens)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of `token_ids`."""
+        return self.get_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    @property
+    def config(self) -> EngineConfig:
+        """The configuration, with every ``auto`` resolved."""
+        return self._open().config
+
+    @property
+    def vocab_size(self) -> int:
+        """How many rows the model's embedding has; token ids are below it."""
+        return self._open().vocab_size
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and output together."""
+        return self._open().max_model_len
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._engine is None
+
+    def close(self) -> None:
+        """Free the model and the cache. Harmless when called twice; a call of anything else is an error after it."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.core.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Nothing may be raised here, and at the interpreter's end modules may be gone.
+        try:
+            if getattr(self, "_engine", None) is not None:
+                self.close()
+        except Exception:
+            logger.debug("while an LLM was collected", exc_info=True)
+
+    # Inside
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            raise EngineError("this LLM was closed: make a new one")
+        return self._engine
+
+    def _process_all(self, prompts: Sequence[Prompt], params: Params) -> list[ProcessedRequest]:
+        """Check and tokenise every prompt; nothing has entered the engine yet."""
+        self._open()
+        each = _params_for(params, len(prompts))
+        process = self._input_processor.process
+        return _each(
+            prompts, lambda prompt, index: process(prompt, each[index], request_id=f"request-{next(self._serial)}")
+        )
+
+    def _run(self, requests: Sequence[ProcessedRequest], *, progress: bool) -> list[RequestOutput]:
+        """Run requests to their ends; outputs in their order."""
+        ended: dict[str, RequestOutput] = {}
+        with (
+            batch_progress(len(requests), enabled=progress) as note,
+            closing(self._driver.run(requests)) as outputs,
+        ):
+            for output in outputs:
+                ended[output.request_id] = output
+                note(output)
+        results = [ended[request.request_id] for request in requests]
+        _warn_of_errors(results)
+        return results
+
+
+def _each(items: Sequence[Item], convert: Callable[[Item, int], Result]) -> list[Result]:
+    """`convert` of each item and its index; an error of one of several says which it was."""
+    results: list[Result] = []
+    for index, item in enumerate(items):
+        try:
+            results.append(convert(item, index))
+        except RequestError as error:
+            raise about_prompt(error, index, len(items)) from error
+    return results
+
+
+def _params_for(params: Params, num_prompts: int) -> Sequence[SamplingParams]:
+    """One `SamplingParams` a prompt."""
+    if params is None:
+        params = SamplingParams()
+    if isinstance(params, SamplingParams):
+        return [params] * num_prompts
+    if not isinstance(params, list | tuple):
+        raise RequestError(
+            f"sampling_params must be a SamplingParams or a list of them, got {type(params).__name__}",
+            param="sampling_params",
+        )
+    if len(params) != num_prompts:
+        raise RequestError(
+            f"{num_prompts} prompts came with {len(params)} sampling_params: give one for each prompt, or one for all",
+            param="sampling_params",
+        )
+    for index, one in enumerate(params):
+        if not isinstance(one, SamplingParams):
+            raise RequestError(
+                f"sampling_params[{index}] must be a SamplingParams, got {type(one).__name__}", param="sampling_params"
+            )
+    return params
+
+
+def _warn_of_errors(outputs: Sequence[RequestOutput]) -> None:
+    for index, output in enumerate(outputs):
+        for sample in output.outputs:
+            if sample.finish_reason == "error":
+                logger.warning("prompt %d (sample %d) failed: %s", index, sample.index, sample.stop_reason)
