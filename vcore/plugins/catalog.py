@@ -103,6 +103,11 @@ class Catalog:
         known = sorted({one for entry in self._of(kind) if entry.ok for one in _keys(entry, field)})
         raise not_found_error(kind, f"that serves {key!r}", wanted.name, known, self.entries)
 
+    def foremost(self, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
+        """Of `entries`, all of which serve something that is no key (a file's suffix, a pattern of names), who
+        comes first, by the rules of `find_by_key`. Several are a clash, which the caller words."""
+        return self._order.foremost(entries)
+
     def _of(self, kind: PluginKind) -> list[CatalogEntry]:
         return [entry for entry in self.entries if entry.kind is kind and entry.spec is not None]
 
