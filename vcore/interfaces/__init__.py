@@ -16,6 +16,7 @@ _EXPORTS = {
         "AttentionMetadata",
         "LayerSpec",
     ),
+    "collective": ("Collective",),
     "eviction": ("BlockView", "EvictionContext", "EvictionPolicy"),
     "executor": ("Executor", "ExecutorContext", "Runner", "RunnerFactory", "StepHandle"),
     "hf_config": ("HFConfig",),

@@ -156,9 +156,22 @@ class AttentionBackend(ABC):
 class AttentionContext:
     """What a model's `forward` gets as `attn`: the step's plan and the cache of every layer."""
 
-    __slots__ = ("layer_caches", "plan", "slot_mapping")
+    __slots__ = ("_block_offsets", "layer_caches", "plan", "slot_mapping")
 
     def __init__(self, plan: object, slot_mapping: torch.Tensor, layer_caches: Sequence[torch.Tensor]) -> None:
         self.plan = plan
         self.slot_mapping = slot_mapping
         self.layer_caches = layer_caches
+        self._block_offsets: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def block_offsets(self, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`slot_mapping` as block ids and offsets into the block, int64 [num_tokens] each.
+
+        Divided once a step and kept, since every layer writes to the same slots.
+        """
+        found = self._block_offsets.get(block_size)
+        if found is None:
+            slots = self.slot_mapping
+            found = (slots // block_size, slots % block_size)
+            self._block_offsets[block_size] = found
+        return found

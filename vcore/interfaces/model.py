@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vcore.interfaces.attention import AttentionBackend, AttentionContext
+from vcore.interfaces.collective import Collective
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import CheckpointReader
 from vcore.kv_cache.spec import KVCacheSpec
@@ -32,6 +33,10 @@ class BuildContext:
     max_model_len: int
     tp_rank: int = 0
     tp_size: int = 1
+    collective: Collective | None = None
+    """How the ranks exchange tensors; needed where `tp_size` is above 1."""
+    attention_fuses: frozenset[str] = frozenset()
+    """`AttentionCapabilities.fuses` of the backend in `attention`: what the layers must leave to it."""
 
 
 class Model(nn.Module, ABC):

@@ -1,0 +1,63 @@
+"""`Attention`: where a model hands its queries, keys and values to the attention backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vcore.errors import PluginBrokenError
+from vcore.interfaces.attention import AttentionContext, LayerSpec
+from vcore.interfaces.model import BuildContext
+from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec
+from vcore.ops.kv_write import kv_write
+
+__all__ = ["Attention", "collect_kv_cache_specs"]
+
+
+class Attention(nn.Module):
+    """Attention over a request's cached tokens: writes the step's K and V, then computes."""
+
+    def __init__(self, context: BuildContext, layer_index: int, spec: LayerSpec) -> None:
+        """Args:
+        context: brings the backend.
+        layer_index: this layer's place in `AttentionContext.layer_caches`.
+        spec: what the backend is asked for.
+
+        Raises:
+            PluginBrokenError: the backend fuses what this layer cannot leave to it.
+        """
+        super().__init__()
+        beyond = context.attention_fuses - {"kv_write"}
+        if beyond:
+            raise PluginBrokenError(
+                f"attention backend {type(context.attention).__name__} fuses {', '.join(sorted(beyond))}, but "
+                f"layers of this version leave only kv_write to a backend. Choose another attention.backend."
+            )
+        self.layer_index = layer_index
+        self.kv_cache_spec: KVCacheSpec = FullAttentionSpec(
+            dtype=context.dtype, num_kv_heads=spec.num_kv_heads, head_dim=spec.head_dim
+        )
+        """What this layer keeps in the cache."""
+        self._writes_cache = "kv_write" not in context.attention_fuses
+        self._kernel = context.attention.build_layer(spec)
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn: AttentionContext) -> torch.Tensor:
+        """Args:
+            q: [num_tokens, num_heads, head_dim].
+            k: [num_tokens, num_kv_heads, head_dim].
+            v: the same.
+            attn: the step's plan and caches; this layer's cache is written.
+
+        Returns:
+            [num_tokens, num_heads, head_dim].
+        """
+        layer_cache = attn.layer_caches[self.layer_index]
+        if self._writes_cache:
+            kv_write(k, v, layer_cache, attn.slot_mapping, attn.block_offsets(layer_cache.shape[2]))
+        return self._kernel.forward(q, k, v, layer_cache, attn.plan)
+
+
+def collect_kv_cache_specs(model: nn.Module) -> list[KVCacheSpec]:
+    """The specs of all `Attention` layers in `model`, in the order of their `layer_index`."""
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    return [layer.kv_cache_spec for layer in sorted(layers, key=lambda layer: layer.layer_index)]

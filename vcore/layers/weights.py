@@ -1,0 +1,164 @@
+"""From a checkpoint's tensors to a model's parameters, by a declared mapping.
+
+A layer says of which parts its parameters consist (`PartitionedModule.weight_parts`); a model says what
+these parts are called in its checkpoints (`WeightMap`); `load_weights` reads each part, and of it only
+what this rank needs, straight into its place. It knows no file format.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from vcore.errors import WeightsError
+from vcore.interfaces.weights import CheckpointReader
+
+__all__ = ["PartitionedModule", "WeightMap", "WeightPart", "load_weights", "parameter"]
+
+_MAX_NAMED = 8
+"""How many tensors an error names of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightPart:
+    """One checkpoint tensor's place in a parameter."""
+
+    shape: tuple[int, ...]
+    """Of the whole tensor in the checkpoint."""
+    source: tuple[slice, ...] | None = None
+    """What this rank reads of it; None means all."""
+    target: tuple[slice, ...] = ()
+    """Where in the parameter it goes; empty means everywhere."""
+
+
+class PartitionedModule(nn.Module, ABC):
+    """A layer whose parameters are joined from several checkpoint tensors, or split over ranks."""
+
+    @abstractmethod
+    def weight_parts(self, parameter_name: str) -> Sequence[WeightPart]:
+        """The parts of the parameter ``weight`` or ``bias``, in the order in which they are joined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightMap:
+    """How the names of a model's parameters become those of its checkpoints."""
+
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """A joined layer to the checkpoint's layers, in the order in which they are joined, e.g.
+    ``{"gate_up_proj": ("gate_proj", "up_proj")}``."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """A part of a parameter's name to what stands there in the checkpoint, e.g.
+    ``{"self_attn.norm.": "input_layernorm."}``."""
+    ignored: tuple[str, ...] = ()
+    """Patterns (``*`` is anything) of checkpoint tensors that hold nothing to load, e.g. ``"*.inv_freq"``."""
+
+    def checkpoint_names(self, parameter_name: str, num_parts: int) -> tuple[str, ...]:
+        """What the parts of a parameter are called in the checkpoint.
+
+        Raises:
+            WeightsError: the mapping names another number of parts than the layer has.
+        """
+        for ours, theirs in self.rename.items():
+            parameter_name = parameter_name.replace(ours, theirs)
+        path, _, leaf = parameter_name.rpartition(".")
+        parent, _, layer = path.rpartition(".")
+        layers = self.stacked.get(layer, (layer,))
+        if len(layers) != num_parts:
+            raise WeightsError(
+                f"the model's weight map joins {layer!r} from {len(layers)} tensors ({', '.join(layers)}), but "
+                f"the layer has {num_parts} parts. Name each of them in WeightMap.stacked."
+            )
+        return tuple(".".join(filter(None, (parent, name, leaf))) for name in layers)
+
+    def ignores(self, checkpoint_name: str) -> bool:
+        """Whether a tensor of this name may be there without being loaded."""
+        return any(fnmatchcase(checkpoint_name, pattern) for pattern in self.ignored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A part with its name and the piece of memory that it fills."""
+
+    name: str
+    part: WeightPart
+    destination: torch.Tensor
+
+
+def parameter(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    """An uninitialised parameter for inference."""
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
+    """Fill every parameter of `model` from `checkpoint`.
+
+    Names and shapes are compared before anything is read. A parameter that two layers share (tied
+    embeddings) is read once, under the name where it is registered first; its other names may be
+    in the checkpoint or not. Synthetic checkpoints answer for any name, so nothing is compared.
+
+    Raises:
+        WeightsError: tensors are missing, surplus or of the wrong shape; the message names them.
+    """
+    targets = list(_targets(model, weight_map))
+    if not checkpoint.synthetic:
+        _compare(targets, _tied_names(model, weight_map), checkpoint, weight_map)
+    for target in targets:
+        tensor = checkpoint.read(target.name, target.part.shape, target.part.source)
+        if tensor.shape != target.destination.shape:
+            raise WeightsError(
+                f"reading {target.name!r} gave shape {list(tensor.shape)}, but the part asked for has "
+                f"{list(target.destination.shape)}. The fault is in the weight loader."
+            )
+        target.destination.copy_(tensor)
+
+
+def _targets(model: nn.Module, weight_map: WeightMap) -> Iterator[_Target]:
+    modules = dict(model.named_modules())
+    for name, tensor in model.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        module = modules[path]
+        parts: Sequence[WeightPart] = (WeightPart(tuple(tensor.shape)),)
+        if isinstance(module, PartitionedModule):
+            parts = module.weight_parts(leaf)
+        for part_name, part in zip(weight_map.checkpoint_names(name, len(parts)), parts, strict=True):
+            yield _Target(part_name, part, tensor[part.target] if part.target else tensor)
+
+
+def _tied_names(model: nn.Module, weight_map: WeightMap) -> set[str]:
+    """Checkpoint names of parameters that are registered under another name already."""
+    first = {name for name, _ in model.named_parameters()}
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {weight_map.checkpoint_names(name, 1)[0] for name in every - first}
+
+
+def _compare(targets: Sequence[_Target], tied: set[str], checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
+    stored = checkpoint.tensors()
+    wanted = {target.name: target.part.shape for target in targets}
+    missing = [name for name in wanted if name not in stored]
+    surplus = [name for name in stored if name not in wanted and name not in tied and not weight_map.ignores(name)]
+    misshapen = [
+        f"{name} (model {list(shape)}, checkpoint {list(stored[name].shape)})"
+        for name, shape in wanted.items()
+        if name in stored and tuple(stored[name].shape) != shape
+    ]
+    found = [
+        f"{len(names)} {kind}: {_enumerate(names)}"
+        for kind, names in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
+        if names
+    ]
+    if found:
+        raise WeightsError(
+            f"the checkpoint does not fit the model, which has {len(wanted)} tensors. {'; '.join(found)}. "
+            f"Check that the files are complete and belong to the config.json beside them."
+        )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,44 @@
+"""Root mean square normalisation (Zhang and Sennrich, 2019, arXiv:1910.07467, equation 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from vcore.ops.dispatch import op
+
+__all__ = ["add_rms_norm", "rms_norm"]
+
+
+@op()
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """``x / sqrt(mean(x²) + eps) * weight`` over the last axis.
+
+    Args:
+        x: [..., size], any floating dtype; the mean is taken in float32 at least. Not changed.
+        weight: [size], dtype of x.
+        eps: added to the mean square.
+
+    Returns:
+        Shape and dtype of x.
+    """
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+@op()
+def add_rms_norm(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add `x` to the residual stream and normalise the sum: what stands between two blocks.
+
+    Args:
+        x: [..., size], the output of the last block. Not changed.
+        residual: shape and dtype of x. Not changed.
+        weight: [size], dtype of x.
+        eps: added to the mean square.
+
+    Returns:
+        The normalised sum, and the sum: the new residual.
+    """
+    total = x + residual
+    return F.rms_norm(total, weight.shape, weight, eps), total

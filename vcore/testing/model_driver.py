@@ -1,0 +1,157 @@
+"""`ModelDriver`: run a model step by step without an engine, to compare it with a reference.
+
+    driver = ModelDriver(MyModel, config, checkpoint, attention=MyBackend)
+    logits = driver.step({"a": prompt_a, "b": prompt_b[:7]})     # whole prompt and first chunk, one batch
+    logits = driver.step({"a": [next_token], "b": prompt_b[7:]})  # decode and second chunk
+
+Blocks are given out in a shuffled order and caches start as NaN, so that a model or backend which reads
+a wrong slot shows it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from vcore.interfaces.attention import (
+    AttentionBackend,
+    AttentionBackendContext,
+    AttentionContext,
+)
+from vcore.interfaces.collective import Collective
+from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.model import BuildContext, Model
+from vcore.interfaces.weights import CheckpointReader
+from vcore.testing.attention_batch import build_attention_metadata
+
+__all__ = ["ModelDriver"]
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """What the driver keeps of a request."""
+
+    num_tokens: int = 0
+    block_ids: list[int] = field(default_factory=list)
+
+
+class ModelDriver:
+    """A model, its caches, and the requests that run on it."""
+
+    def __init__(
+        self,
+        model: Callable[..., Model],
+        config: HFConfig,
+        checkpoint: CheckpointReader,
+        *,
+        attention: Callable[..., AttentionBackend],
+        attention_fuses: frozenset[str] = frozenset(),
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        block_size: int = 16,
+        num_blocks: int = 64,
+        max_model_len: int = 256,
+        tp_rank: int = 0,
+        tp_size: int = 1,
+        collective: Collective | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Args:
+        model: what the model plugin's `load` names.
+        config: the model's config.json.
+        checkpoint: where the weights come from.
+        attention: what the backend plugin's `load` names.
+        attention_fuses: the backend's `AttentionCapabilities.fuses`.
+        dtype: of weights, activations and caches.
+        device: where all is computed.
+        block_size: tokens a cache block holds.
+        num_blocks: blocks of the cache, one of them the null block.
+        max_model_len: most tokens of a request.
+        tp_rank: this rank.
+        tp_size: over how many ranks each layer is split.
+        collective: how the ranks exchange tensors.
+        seed: of the order in which blocks are given out.
+
+        Raises:
+            ModelError: the config or the weights do not fit the model.
+        """
+        self._device = torch.device(device)
+        self._block_size = block_size
+        self._backend = attention(
+            options=None,
+            context=AttentionBackendContext(
+                device=self._device,
+                dtype=dtype,
+                block_size=block_size,
+                max_num_seqs=num_blocks,
+                max_num_batched_tokens=num_blocks * block_size,
+                max_model_len=max_model_len,
+            ),
+        )
+        context = BuildContext(
+            config=config,
+            dtype=dtype,
+            device=self._device,
+            attention=self._backend,
+            max_model_len=max_model_len,
+            tp_rank=tp_rank,
+            tp_size=tp_size,
+            collective=collective,
+            attention_fuses=attention_fuses,
+        )
+        self.model = model(options=None, context=context)
+        """The model, loaded."""
+        self.model.load_weights(checkpoint)
+        self.layer_caches = [
+            torch.full((num_blocks, *spec.page_shape(block_size)), float("nan"), dtype=spec.dtype, device=device)
+            for spec in self.model.kv_cache_specs()
+        ]
+        """Each layer's cache; NaN where nothing was written."""
+        self._free_blocks = list(range(1, num_blocks))
+        random.Random(seed).shuffle(self._free_blocks)
+        self._sequences: dict[str, _Sequence] = {}
+
+    @torch.inference_mode()
+    def step(self, tokens: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Compute further tokens of some requests in one batch.
+
+        Args:
+            tokens: by request, its next tokens; a request that is not known begins with them.
+
+        Returns:
+            By request, logits [number of its tokens in this step, vocab_size], on the CPU.
+        """
+        # Requests with one token stand first; apart from that, the order is the caller's.
+        names = sorted(tokens, key=lambda name: len(tokens[name]) > 1)
+        sequences = [self._grow(name, len(tokens[name])) for name in names]
+        query_lens = [len(tokens[name]) for name in names]
+        metadata = build_attention_metadata(
+            query_lens,
+            [sequence.num_tokens for sequence in sequences],
+            [sequence.block_ids for sequence in sequences],
+            block_size=self._block_size,
+            device=self._device,
+        )
+        positions = [
+            position
+            for query, sequence in zip(query_lens, sequences, strict=True)
+            for position in range(sequence.num_tokens - query, sequence.num_tokens)
+        ]
+        attn = AttentionContext(self._backend.plan(metadata), metadata.slot_mapping, self.layer_caches)
+        hidden_states = self.model(
+            torch.tensor([token for name in names for token in tokens[name]], device=self._device),
+            torch.tensor(positions, device=self._device),
+            attn,
+        )
+        logits = self.model.compute_logits(hidden_states).cpu()
+        return dict(zip(names, torch.split(logits, query_lens), strict=True))
+
+    def _grow(self, name: str, num_new_tokens: int) -> _Sequence:
+        sequence = self._sequences.setdefault(name, _Sequence())
+        sequence.num_tokens += num_new_tokens
+        while len(sequence.block_ids) * self._block_size < sequence.num_tokens:
+            sequence.block_ids.append(self._free_blocks.pop())
+        return sequence
