@@ -67,7 +67,7 @@ class EngineDriver:
         """By the id of the unfinished request."""
         self._lock = FairLock()
 
-    def run(self, requests: Sequence[ProcessedRequest], *, stream: bool = False) -> Generator[RequestOutput, None, None]:
+    def run(self, requests: Sequence[ProcessedRequest], *, stream: bool = False) -> Generator[RequestOutput]:
         """Submit `requests` when first asked for an output, and yield outputs as they come.
 
         Closing the iterator, or an exception in it, withdraws what is unfinished.

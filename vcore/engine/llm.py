@@ -176,7 +176,7 @@ class LLM:
         prompts = _each(conversations, lambda one, _: self.render_chat(one, **template_options))
         return self._run(self._process_all(prompts, sampling_params), progress=progress and use_tqdm)
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[RequestOutput, None, None]:
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[RequestOutput]:
         """Generate for one prompt, telling every change.
 
         The prompt is checked at once. It enters the engine when the first output is asked for, and leaves

@@ -1,4 +1,4 @@
-"""What of `SamplingParams` can be judged only beside a model: ids against its vocabulary, words against its tokenizer."""
+"""What of `SamplingParams` can be judged only beside a model: ids against its vocabulary, words by its tokenizer."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def parse_prompt(prompt: object) -> ParsedPrompt:
         return ParsedPrompt(None, _checked_ids(prompt))
     kind = type(prompt).__name__
     hint = "; call its .tolist()" if hasattr(prompt, "tolist") else ""
-    raise RequestError(f"a {kind} is no prompt: {_FORMS}{hint}", param="prompt")
+    raise RequestError(f"a prompt cannot be of type {kind}: {_FORMS}{hint}", param="prompt")
 
 
 def _from_mapping(prompt: Mapping[object, object]) -> ParsedPrompt:
