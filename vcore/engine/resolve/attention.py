@@ -1,0 +1,151 @@
+"""Which attention backend: what it lists against what is needed. Capabilities are positive: unlisted is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from vcore.config import EngineConfig
+from vcore.engine.resolve.decisions import Decision, not_considered
+from vcore.engine.resolve.lookup import selector
+from vcore.errors import ConfigError
+from vcore.plugins.catalog import Catalog
+from vcore.plugins.entry import CatalogEntry
+from vcore.plugins.specs import AttentionBackendSpec, AttentionCapabilities, PluginKind
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["AttentionNeeds", "check_backend", "choose_backend", "resolve_block_size"]
+
+_BLOCK_SIZE = 16
+"""Tokens a block holds, where nothing speaks against it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionNeeds:
+    """What is known to be needed of a backend. None, or nothing, where it is not known yet."""
+
+    device: torch.device | str | None
+    dtype: torch.dtype | str | None
+    head_dims: tuple[int, ...] = ()
+    block_size: int | None = None
+    compute_capability: tuple[int, int] | None = None
+
+
+def check_backend(
+    capabilities: AttentionCapabilities,
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | str | None,
+    head_dims: Collection[int] = (),
+    block_size: int | None = None,
+    features: Collection[str] = (),
+    compute_capability: tuple[int, int] | None = None,
+) -> list[str]:
+    """Why a backend of these capabilities cannot serve; empty if it can. What is None or empty is not checked.
+
+    Args:
+        capabilities: what the backend lists.
+        device: where it is to run.
+        dtype: of queries, keys and values.
+        head_dims: of all layers.
+        block_size: tokens a cache block holds; a multiple of one of the kernel's block sizes will do.
+        features: as in `LayerSpec.required_features`, of all layers.
+        compute_capability: of the CUDA device.
+    """
+    reasons = []
+    if device is not None:
+        kind = str(device).partition(":")[0]
+        if kind not in capabilities.devices and "*" not in capabilities.devices:
+            reasons.append(f"runs on {', '.join(capabilities.devices)}, not on {kind}")
+    lowest = capabilities.min_compute_capability
+    if lowest is not None and compute_capability is not None and compute_capability < lowest:
+        reasons.append(f"needs compute capability {_dotted(lowest)}, found {_dotted(compute_capability)}")
+    if dtype is not None:
+        name = str(dtype).removeprefix("torch.")
+        if name not in capabilities.dtypes:
+            reasons.append(f"computes in {', '.join(capabilities.dtypes)}, not in {name}")
+    if capabilities.head_dims is not None:
+        unserved = sorted(set(head_dims) - set(capabilities.head_dims))
+        if unserved:
+            reasons.append(f"serves head dimensions {_numbers(capabilities.head_dims)}, not {_numbers(unserved)}")
+    if block_size is not None and not _fits(block_size, capabilities.block_sizes):
+        sizes = _numbers(capabilities.block_sizes or ())
+        reasons.append(f"needs blocks of a multiple of {sizes} tokens, not of {block_size}")
+    lacking = sorted(set(features) - capabilities.features)
+    if lacking:
+        reasons.append(f"does not list {', '.join(lacking)}")
+    return reasons
+
+
+def choose_backend(
+    config: EngineConfig, catalog: Catalog, needs: AttentionNeeds
+) -> tuple[CatalogEntry, Decision | None]:
+    """The backend that is configured, or the best of those that can.
+
+    Raises:
+        ConfigError: the one that is configured cannot serve, or none can; with every reason.
+        PluginError: it is missing, broken or ambiguous.
+    """
+    choice = config.attention.backend
+    if not choice.is_auto:
+        entry = catalog.find(PluginKind.ATTENTION_BACKEND, choice.name)
+        reasons = _reasons(entry, needs)
+        if reasons:
+            raise ConfigError(
+                f"attention.backend: {entry.title} cannot serve here: {'; '.join(reasons)}. Change that, or "
+                "write 'auto'."
+            )
+        return entry, None
+    able, rejected = [], list(not_considered(catalog, PluginKind.ATTENTION_BACKEND))
+    for entry in catalog.candidates(PluginKind.ATTENTION_BACKEND):
+        reasons = _reasons(entry, needs)
+        if reasons:
+            rejected.append((entry.address, tuple(reasons)))
+        else:
+            able.append(entry)
+    if not able:
+        listed = "".join(f"\n  {address}: {'; '.join(reasons)}" for address, reasons in rejected)
+        raise ConfigError(f"attention.backend: no installed backend can serve here{listed or ': none is installed'}")
+    best = catalog.best(PluginKind.ATTENTION_BACKEND, able)
+    rejected += [(entry.address, ("it can, but its rank is lower",)) for entry in able if entry is not best]
+    why = "the highest rank of those that can" if len(able) > 1 else "the only one that can"
+    return best, Decision(key="attention.backend", value=selector(catalog, best), why=why, rejected=tuple(rejected))
+
+
+def resolve_block_size(wanted: int | str, capabilities: AttentionCapabilities) -> tuple[int, Decision | None]:
+    """Tokens a block holds: as configured (which `check_backend` has judged), 16, or the least above that fits."""
+    if isinstance(wanted, int):
+        return wanted, None
+    sizes = capabilities.block_sizes
+    if _fits(_BLOCK_SIZE, sizes) or not sizes:
+        why = "the core's default, which the backend serves"
+        return _BLOCK_SIZE, Decision(key="cache.block_size", value=_BLOCK_SIZE, why=why)
+    least = min(-(-_BLOCK_SIZE // size) * size for size in sizes)
+    why = f"the backend's kernels take multiples of {_numbers(sizes)}"
+    return least, Decision(key="cache.block_size", value=least, why=why)
+
+
+def _reasons(entry: CatalogEntry, needs: AttentionNeeds) -> list[str]:
+    return check_backend(
+        cast(AttentionBackendSpec, entry.spec).capabilities,
+        device=needs.device,
+        dtype=needs.dtype,
+        head_dims=needs.head_dims,
+        block_size=needs.block_size,
+        compute_capability=needs.compute_capability,
+    )
+
+
+def _fits(block_size: int, kernel_sizes: Collection[int] | None) -> bool:
+    return kernel_sizes is None or any(block_size % size == 0 for size in kernel_sizes)
+
+
+def _numbers(values: Collection[int]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"

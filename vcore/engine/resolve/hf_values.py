@@ -1,0 +1,86 @@
+"""What the engine itself reads from a model's ``config.json``, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vcore.errors import UnsupportedModelError
+from vcore.interfaces.hf_config import HFConfig
+
+__all__ = ["eos_token_ids", "head_dims", "kv_bytes_per_token", "stored_dtype", "text_config", "vocab_size"]
+
+
+def text_config(config: HFConfig) -> HFConfig:
+    """The part that is about text: ``text_config`` where there is one."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, HFConfig) else config
+
+
+def vocab_size(config: HFConfig) -> int:
+    """How many token ids there are.
+
+    Raises:
+        UnsupportedModelError: the config does not say.
+    """
+    value = text_config(config).vocab_size
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UnsupportedModelError(f"{config.origin}: found vocab_size={value!r}, expected a positive whole number")
+    return value
+
+
+def stored_dtype(config: HFConfig) -> str | None:
+    """The dtype that the model was trained or saved in, such as ``"bfloat16"``, or None if the config does not say."""
+    for holder in (text_config(config), config):
+        for key in ("dtype", "torch_dtype"):
+            value = holder.get(key)
+            if isinstance(value, str):
+                return value.removeprefix("torch.")
+    return None
+
+
+def head_dims(config: HFConfig) -> tuple[int, ...]:
+    """The head dimensions that a backend must serve, as far as the config tells; empty if it does not.
+
+    With latent attention (``kv_lora_rank``) they depend on how the model computes, so nothing is said.
+    """
+    text = text_config(config)
+    if text.get("kv_lora_rank") is not None:
+        return ()
+    explicit = text.get("head_dim")
+    if isinstance(explicit, int):
+        return (explicit,)
+    hidden, heads = text.get("hidden_size"), text.get("num_attention_heads")
+    return (hidden // heads,) if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else ()
+
+
+def kv_bytes_per_token(config: HFConfig, itemsize: int) -> int | None:
+    """Bytes of KV cache that one token takes over all layers and ranks, or None if the config does not tell.
+
+    Keys and values of every layer; with latent attention the latent and the rotary key
+    (``kv_lora_rank + qk_rope_head_dim``) instead.
+
+    Args:
+        config: of a model whose layers all keep a cache of the same shape.
+        itemsize: bytes of one number.
+    """
+    text = text_config(config)
+    layers = text.get("num_hidden_layers")
+    if not isinstance(layers, int):
+        return None
+    latent, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
+    if isinstance(latent, int):
+        return layers * (latent + rope) * itemsize if isinstance(rope, int) else None
+    heads = text.get("num_key_value_heads") or text.get("num_attention_heads")
+    dims = head_dims(config)
+    return layers * 2 * heads * dims[0] * itemsize if isinstance(heads, int) and dims else None
+
+
+def eos_token_ids(generation_config: Mapping[str, object], config: HFConfig) -> tuple[int, ...]:
+    """The ends of sequence: of ``generation_config.json`` if it has any, else of ``config.json``."""
+    for holder in (generation_config, text_config(config), config):
+        value = holder.get("eos_token_id")
+        if isinstance(value, int):
+            return (value,)
+        if isinstance(value, list | tuple) and value:
+            return tuple(int(item) for item in value)
+    return ()

@@ -1,0 +1,90 @@
+"""Which scheduling policy, eviction policy, executor and observers."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from vcore.config import PLUGIN_CHOICES, EngineConfig, PluginChoice
+from vcore.engine.resolve.decisions import Decision, not_considered
+from vcore.engine.resolve.lookup import selector
+from vcore.errors import ConfigError
+from vcore.plugins.catalog import Catalog
+from vcore.plugins.entry import CatalogEntry
+from vcore.plugins.specs import ExecutorSpec, PluginKind
+
+__all__ = ["choose_executor", "choose_observers", "choose_policy"]
+
+
+def choose_policy(choice: PluginChoice, key: str, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
+    """The policy that is configured, or the one of the highest rank.
+
+    Args:
+        choice: what is configured.
+        key: where, such as ``"scheduler.policy"``.
+        catalog: where it is looked up.
+
+    Raises:
+        PluginError: it is missing, broken or ambiguous.
+    """
+    kind = PluginKind(PLUGIN_CHOICES[key])
+    if not choice.is_auto:
+        return catalog.find(kind, choice.name), None
+    best = catalog.best(kind)
+    lower = [(entry.address, ("its rank is lower",)) for entry in catalog.candidates(kind) if entry is not best]
+    rejected = (*lower, *not_considered(catalog, kind))
+    return best, Decision(key=key, value=selector(catalog, best), why="the highest rank", rejected=rejected)
+
+
+def choose_executor(config: EngineConfig, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
+    """The executor that is configured, or the best of those that run as many ranks as are wanted.
+
+    Raises:
+        ConfigError: the one that is configured runs fewer, or all do.
+        PluginError: it is missing, broken or ambiguous.
+    """
+    ranks = config.runtime.tensor_parallel_size
+    if not config.executor.is_auto:
+        entry = catalog.find(PluginKind.EXECUTOR, config.executor.name)
+        if not _runs(entry, ranks):
+            raise ConfigError(
+                f"executor: {entry.title} runs at most {_most(entry)}, but runtime.tensor_parallel_size is {ranks}; "
+                "lower that, or name another executor"
+            )
+        return entry, None
+    candidates = catalog.candidates(PluginKind.EXECUTOR)
+    able = [entry for entry in candidates if _runs(entry, ranks)]
+    if not able:
+        installed = "; ".join(f"{entry.address} runs at most {_most(entry)}" for entry in candidates) or "none"
+        passed = "".join(
+            f"\n  {address}: {'; '.join(why)}" for address, why in not_considered(catalog, PluginKind.EXECUTOR)
+        )
+        raise ConfigError(
+            f"runtime.tensor_parallel_size: found {ranks}, but no installed executor runs {ranks} ranks; "
+            f"installed: {installed}{passed}"
+        )
+    best = catalog.best(PluginKind.EXECUTOR, able)
+    rejected = [(entry.address, (f"runs at most {_most(entry)}",)) for entry in candidates if entry not in able]
+    rejected += [(entry.address, ("it can, but its rank is lower",)) for entry in able if entry is not best]
+    rejected += not_considered(catalog, PluginKind.EXECUTOR)
+    ranks_text = "1 rank" if ranks == 1 else f"{ranks} ranks"
+    why = f"the highest rank of those that run {ranks_text}"
+    return best, Decision(key="executor", value=selector(catalog, best), why=why, rejected=tuple(rejected))
+
+
+def choose_observers(config: EngineConfig, catalog: Catalog) -> tuple[CatalogEntry, ...]:
+    """The observers that are configured, in their order.
+
+    Raises:
+        PluginError: one is missing, broken or ambiguous.
+    """
+    return tuple(catalog.find(PluginKind.OBSERVER, choice.name) for choice in config.observability.observers)
+
+
+def _runs(entry: CatalogEntry, ranks: int) -> bool:
+    most = cast(ExecutorSpec, entry.spec).max_world_size
+    return most is None or most >= ranks
+
+
+def _most(entry: CatalogEntry) -> str:
+    most = cast(ExecutorSpec, entry.spec).max_world_size
+    return "1 rank" if most == 1 else f"{most} ranks"

@@ -1,0 +1,67 @@
+"""`Resolution`: what a configuration came to on this machine, with the objects that the engine is composed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcore.config import EngineConfig
+from vcore.engine.resolve.decisions import Decision
+from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.weights import WeightLoader
+from vcore.plugins.entry import CatalogEntry
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Resolution"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """A configuration without ``auto``, and everything that was found on the way."""
+
+    config: EngineConfig
+    """Without ``auto``, but for `cache.num_blocks`: how many fit is known only once the model is loaded."""
+    decisions: tuple[Decision, ...]
+    """What each ``auto`` became, in the order of the tree."""
+    model_path: Path
+    """The model's folder, or its one file."""
+    hf_config: HFConfig
+    generation_config: Mapping[str, object]
+    """``generation_config.json``, or empty."""
+    loader: WeightLoader
+    """Created; nothing but the config has been read."""
+    source_entry: CatalogEntry
+    loader_entry: CatalogEntry
+    model: CatalogEntry
+    attention: CatalogEntry
+    scheduling: CatalogEntry
+    eviction: CatalogEntry
+    executor: CatalogEntry
+    observers: tuple[CatalogEntry, ...]
+    """In the order of `observability.observers`."""
+    device: torch.device
+    dtype: torch.dtype
+    max_model_len: int
+    block_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    kv_bytes_per_token: int | None
+    """Over all layers and ranks, or None if the model's config does not tell."""
+
+    @property
+    def tokenizer_path(self) -> Path | None:
+        """The folder of the tokenizer; None if there is none, or `model.skip_tokenizer` is set.
+
+        A loader may have to convert the tokenizer first, so ask only when it is needed.
+        """
+        if self.config.model.skip_tokenizer:
+            return None
+        if self.config.model.tokenizer is not None:
+            return Path(self.config.model.tokenizer)
+        return self.loader.tokenizer_path()

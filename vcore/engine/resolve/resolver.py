@@ -1,0 +1,199 @@
+"""`resolve`: from what is wanted to what there is. Every ``auto`` becomes a value, with the reason.
+
+model.path ──source──> files ──loader──> config.json ──architecture──> model plugin
+machine ──> device ──┬──> dtype ──┬──> attention backend ──> block size
+config.json ─────────┴────────────┘
+config.json ──> max_model_len ──> the scheduler's limits
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vcore.config import EngineConfig, load_config
+from vcore.config.problems import dotted_keys
+from vcore.engine.resolve.attention import AttentionNeeds, choose_backend, resolve_block_size
+from vcore.engine.resolve.context_length import resolve_max_model_len
+from vcore.engine.resolve.decisions import Decision, DecisionLog
+from vcore.engine.resolve.hf_values import eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
+from vcore.engine.resolve.limits import check_limits, resolve_limits
+from vcore.engine.resolve.lookup import check_named_choices
+from vcore.engine.resolve.machine import compute_capability, resolve_device, resolve_dtype, resolve_num_threads
+from vcore.engine.resolve.model_files import choose_loader, choose_model
+from vcore.engine.resolve.model_source import choose_source, fetch_model
+from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy
+from vcore.engine.resolve.resolution import Resolution
+from vcore.errors import ConfigError
+from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.sources import ProgressCallback
+from vcore.interfaces.weights import WeightLoader, WeightLoaderContext
+from vcore.plugins.catalog import Catalog
+from vcore.plugins.entry import CatalogEntry
+from vcore.plugins.specs import AttentionBackendSpec
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["find_tokenizer", "open_model", "resolve"]
+
+_TOLD_ONLY = frozenset({"model.path", "cache.num_blocks"})
+"""Decisions that are told, but leave the configuration as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenedModel:
+    """A model's files, opened as far as their configuration."""
+
+    path: Path
+    loader_entry: CatalogEntry
+    loader: WeightLoader
+    hf_config: HFConfig
+    entry: CatalogEntry
+    """The model plugin."""
+
+
+def resolve(
+    config: EngineConfig,
+    catalog: Catalog,
+    *,
+    base_dir: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Resolution:
+    """Decide every ``auto`` of `config` for this machine and this model. Fetches the model if it is not here.
+
+    What can be refused without the model is refused before it is fetched.
+
+    Args:
+        config: what is wanted.
+        catalog: the plugins that there are.
+        base_dir: a relative `model.path` is looked for here first, then in the working directory.
+        progress: told of a download.
+
+    Raises:
+        ConfigError: it cannot be met here; the message has the numbers.
+        PluginError: a selected plugin is missing, broken or ambiguous, or its options do not fit.
+        ModelError: the model cannot be found, fetched, read or served.
+    """
+    log = DecisionLog()
+    check_named_choices(config, catalog)
+    check_limits(config.scheduler)
+    tokenizer = find_tokenizer(config, base_dir)
+    device = log.take(resolve_device(config.runtime))
+    log.take(resolve_num_threads(config.runtime.num_threads))
+    executor = log.take(choose_executor(config, catalog))
+    scheduling = log.take(choose_policy(config.scheduler.policy, "scheduler.policy", catalog))
+    eviction = log.take(choose_policy(config.cache.eviction, "cache.eviction", catalog))
+    source = choose_source(config.model.path, catalog, base_dir)
+    model_path = fetch_model(config.model, catalog, source, progress)
+    log.take((model_path, Decision(key="model.path", value=str(model_path), why=source.why)))
+    model = open_model(config, catalog, model_path, log)
+    dtype = log.take(resolve_dtype(config.model.dtype, device, model.hf_config))
+    max_model_len = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
+    limits = log.take_all(resolve_limits(config.scheduler, device_type=device.type, max_model_len=max_model_len))
+    attention, block_size = _choose_attention(config, catalog, device, dtype, model.hf_config, log)
+    _tell_num_blocks(config, device, log)
+    generation_config = model.loader.generation_config()
+    return Resolution(
+        config=_without_auto(config, log, tokenizer),
+        decisions=_in_order(log),
+        model_path=model_path,
+        hf_config=model.hf_config,
+        generation_config=generation_config,
+        loader=model.loader,
+        source_entry=source.entry,
+        loader_entry=model.loader_entry,
+        model=model.entry,
+        attention=attention,
+        scheduling=scheduling,
+        eviction=eviction,
+        executor=executor,
+        observers=choose_observers(config, catalog),
+        device=device,
+        dtype=dtype,
+        max_model_len=max_model_len,
+        block_size=block_size,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        vocab_size=vocab_size(model.hf_config),
+        eos_token_ids=eos_token_ids(generation_config, model.hf_config),
+        kv_bytes_per_token=kv_bytes_per_token(model.hf_config, dtype.itemsize),
+    )
+
+
+def find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
+    """The absolute path of the tokenizer's folder, if one is configured.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if config.model.tokenizer is None:
+        return None
+    expanded = Path(config.model.tokenizer).expanduser()
+    for folder in (base_dir or Path.cwd(), Path.cwd()):
+        if (folder / expanded).exists():
+            return Path(os.path.abspath(folder / expanded))
+    raise ConfigError(
+        f"model.tokenizer: there is no folder {config.model.tokenizer!r} (working directory {Path.cwd()}); expected one "
+        "with a tokenizer's files, or nothing for the model's own"
+    )
+
+
+def open_model(config: EngineConfig, catalog: Catalog, path: Path, log: DecisionLog) -> _OpenedModel:
+    """Choose the loader of the files at `path`, read the model's configuration, choose the model plugin.
+
+    Raises:
+        ModelError: no loader knows the files, their configuration is missing, or its architecture is not served.
+        PluginError: a plugin is missing, broken or ambiguous.
+    """
+    loader_entry = log.take(choose_loader(config.model, path, catalog))
+    context = WeightLoaderContext(path=path, seed=config.runtime.seed)
+    options = config.model.load_format.options
+    loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
+    hf_config = loader.config()
+    entry = log.take(choose_model(config.model, hf_config, catalog))
+    return _OpenedModel(path=path, loader_entry=loader_entry, loader=loader, hf_config=hf_config, entry=entry)
+
+
+def _choose_attention(
+    config: EngineConfig,
+    catalog: Catalog,
+    device: torch.device,
+    dtype: torch.dtype,
+    hf_config: HFConfig,
+    log: DecisionLog,
+) -> tuple[CatalogEntry, int]:
+    """The backend and the block size."""
+    wanted = config.cache.block_size
+    needs = AttentionNeeds(
+        device=device,
+        dtype=dtype,
+        head_dims=head_dims(hf_config),
+        block_size=None if wanted == "auto" else wanted,
+        compute_capability=compute_capability(device),
+    )
+    entry = log.take(choose_backend(config, catalog, needs))
+    capabilities = cast(AttentionBackendSpec, entry.spec).capabilities
+    return entry, log.take(resolve_block_size(wanted, capabilities))
+
+
+def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLog) -> None:
+    if config.cache.num_blocks != "auto":
+        return
+    memory = "the machine's free memory" if device.type == "cpu" else f"the memory of {device}"
+    why = f"as many as cache.memory_fraction={config.cache.memory_fraction} of {memory} holds beside the model"
+    log.decisions.append(Decision(key="cache.num_blocks", value="known once the model is loaded", why=why))
+
+
+def _without_auto(config: EngineConfig, log: DecisionLog, tokenizer: Path | None) -> EngineConfig:
+    values: dict[str, object] = {one.key: one.value for one in log.decisions if one.key not in _TOLD_ONLY}
+    if tokenizer is not None:
+        values["model.tokenizer"] = str(tokenizer)
+    return load_config(config, values)
+
+
+def _in_order(log: DecisionLog) -> tuple[Decision, ...]:
+    order = dotted_keys(EngineConfig)
+    return tuple(sorted(log.decisions, key=lambda decision: order.index(decision.key)))
