@@ -6,7 +6,18 @@ costs milliseconds, and nothing here imports torch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.plugins.api_versions import *  # noqa: F403
+    from vcore.plugins.catalog import *  # noqa: F403
+    from vcore.plugins.discovery import *  # noqa: F403
+    from vcore.plugins.entry import *  # noqa: F403
+    from vcore.plugins.hookspecs import *  # noqa: F403
+    from vcore.plugins.resolved import *  # noqa: F403
+    from vcore.plugins.specs import *  # noqa: F403
 
 _EXPORTS = {
     "api_versions": ("SERVED_APIS", "ApiVersion", "ServedApi"),
