@@ -21,6 +21,11 @@ class FairLock:
         self._turnstile = threading.Lock()
         self._lock = threading.Lock()
 
+    @property
+    def contended(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._turnstile.locked()
+
     def __enter__(self) -> None:
         with self._turnstile:
             self._lock.acquire()

@@ -153,29 +153,6 @@ def test_threads_share_the_engine_and_each_gets_its_own(make_llm: Any) -> None:
     assert_clean(llm, core, 0)
 
 
-def test_a_waiting_thread_gets_in_while_another_steps(make_llm: Any) -> None:
-    """The second thread's request is admitted long before the first thread's 40 steps are over."""
-    llm, core = make_llm()
-    started = threading.Event()
-    entered = threading.Event()
-
-    def on_step() -> None:
-        started.set()
-        if len(core.added) > 1:
-            entered.set()
-        elif core.num_steps > 3:
-            # Hand the processor over, as a real step does while it computes.
-            entered.wait(0.01)
-
-    core.on_step = on_step
-    first = threading.Thread(target=lambda: llm.generate("a", SamplingParams(max_tokens=40)))
-    first.start()
-    assert started.wait(60)
-    llm.generate("b", SamplingParams(max_tokens=1))
-    assert core.num_steps < 40
-    first.join(timeout=60)
-
-
 def test_deferred_interrupts() -> None:
     reached = []
 
