@@ -87,8 +87,7 @@ def _check_available(device: torch.device) -> None:
     if device.type == "cpu":
         return
     backend = getattr(torch, device.type, None)
-    is_available = getattr(backend, "is_available", None)
-    if is_available is None or not is_available():
+    if backend is None or not hasattr(backend, "is_available") or not backend.is_available():
         raise ConfigError(
             f"runtime.device: found '{device}', but this torch ({torch.__version__}) has no {device.type} device here; "
             "write 'cpu' or 'auto', or install the torch build and the driver for it"

@@ -113,9 +113,10 @@ def _no_weights(path: Path, files: Sequence[str], loaders: Sequence[CatalogEntry
     known = [
         f"{suffix} ({_format(entry)})" for entry in loaders for suffix in cast(WeightLoaderSpec, entry.spec).suffixes
     ]
+    endings = ", ".join(known) or "nothing, for no loader is installed"
     return ModelNotFoundError(
-        f"{path}: found {_listed(files) or 'no files'}, expected weights that end in {', '.join(known) or '(no loader)'}"
-        ". Complete the folder, name a loader's format with model.load_format, or write `model.load_format: dummy` for "
+        f"{path}: found {_listed(files) or 'no files'}, expected weights that end in {endings}. "
+        "Complete the folder, name a loader's format with model.load_format, or write `model.load_format: dummy` for "
         "made-up weights, which need only config.json."
     )
 

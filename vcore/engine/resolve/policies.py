@@ -55,17 +55,16 @@ def choose_executor(config: EngineConfig, catalog: Catalog) -> tuple[CatalogEntr
     able = [entry for entry in candidates if _runs(entry, ranks)]
     if not able:
         installed = "; ".join(f"{entry.address} runs at most {_most(entry)}" for entry in candidates) or "none"
-        passed = "".join(
-            f"\n  {address}: {'; '.join(why)}" for address, why in not_considered(catalog, PluginKind.EXECUTOR)
-        )
+        passed_over = not_considered(catalog, PluginKind.EXECUTOR)
+        passed = "".join(f"\n  {address}: {'; '.join(why)}" for address, why in passed_over)
         raise ConfigError(
             f"runtime.tensor_parallel_size: found {ranks}, but no installed executor runs {ranks} ranks; "
             f"installed: {installed}{passed}"
         )
     best = catalog.best(PluginKind.EXECUTOR, able)
-    rejected = [(entry.address, (f"runs at most {_most(entry)}",)) for entry in candidates if entry not in able]
+    rejected = list(not_considered(catalog, PluginKind.EXECUTOR))
+    rejected += [(entry.address, (f"runs at most {_most(entry)}",)) for entry in candidates if entry not in able]
     rejected += [(entry.address, ("it can, but its rank is lower",)) for entry in able if entry is not best]
-    rejected += not_considered(catalog, PluginKind.EXECUTOR)
     ranks_text = "1 rank" if ranks == 1 else f"{ranks} ranks"
     why = f"the highest rank of those that run {ranks_text}"
     return best, Decision(key="executor", value=selector(catalog, best), why=why, rejected=tuple(rejected))

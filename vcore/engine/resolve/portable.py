@@ -31,7 +31,7 @@ class PortableReport:
 
 
 def check_portable(config: EngineConfig, catalog: Catalog, *, base_dir: Path | None = None) -> PortableReport:
-    """Check `config` without torch, without a device and without the model's files.
+    """Check `config` without a device and without the model's files.
 
     Args:
         config: what is wanted.

@@ -37,10 +37,21 @@ from vcore.plugins.specs import AttentionBackendSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find_tokenizer", "open_model", "resolve"]
+__all__ = ["resolve"]
 
 _TOLD_ONLY = frozenset({"model.path", "cache.num_blocks"})
 """Decisions that are told, but leave the configuration as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What is chosen without a look at the model."""
+
+    device: torch.device
+    executor: CatalogEntry
+    scheduling: CatalogEntry
+    eviction: CatalogEntry
+    observers: tuple[CatalogEntry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,7 @@ class _OpenedModel:
     """A model's files, opened as far as their configuration."""
 
     path: Path
+    source_entry: CatalogEntry
     loader_entry: CatalogEntry
     loader: WeightLoader
     hf_config: HFConfig
@@ -80,40 +92,33 @@ def resolve(
     log = DecisionLog()
     check_named_choices(config, catalog)
     check_limits(config.scheduler)
-    tokenizer = find_tokenizer(config, base_dir)
-    device = log.take(resolve_device(config.runtime))
-    log.take(resolve_num_threads(config.runtime.num_threads))
-    executor = log.take(choose_executor(config, catalog))
-    scheduling = log.take(choose_policy(config.scheduler.policy, "scheduler.policy", catalog))
-    eviction = log.take(choose_policy(config.cache.eviction, "cache.eviction", catalog))
-    source = choose_source(config.model.path, catalog, base_dir)
-    model_path = fetch_model(config.model, catalog, source, progress)
-    log.take((model_path, Decision(key="model.path", value=str(model_path), why=source.why)))
-    model = open_model(config, catalog, model_path, log)
-    dtype = log.take(resolve_dtype(config.model.dtype, device, model.hf_config))
-    max_model_len = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
-    limits = log.take_all(resolve_limits(config.scheduler, device_type=device.type, max_model_len=max_model_len))
-    attention, block_size = _choose_attention(config, catalog, device, dtype, model.hf_config, log)
-    _tell_num_blocks(config, device, log)
+    tokenizer = _find_tokenizer(config, base_dir)
+    parts = _choose_parts(config, catalog, log)
+    model = _open_model(config, catalog, base_dir, progress, log)
+    dtype = log.take(resolve_dtype(config.model.dtype, parts.device, model.hf_config))
+    length = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
+    limits = log.take_all(resolve_limits(config.scheduler, device_type=parts.device.type, max_model_len=length))
+    attention, block_size = _choose_attention(config, catalog, parts.device, dtype, model.hf_config, log)
+    _tell_num_blocks(config, parts.device, log)
     generation_config = model.loader.generation_config()
     return Resolution(
         config=_without_auto(config, log, tokenizer),
         decisions=_in_order(log),
-        model_path=model_path,
+        model_path=model.path,
         hf_config=model.hf_config,
         generation_config=generation_config,
         loader=model.loader,
-        source_entry=source.entry,
+        source_entry=model.source_entry,
         loader_entry=model.loader_entry,
         model=model.entry,
         attention=attention,
-        scheduling=scheduling,
-        eviction=eviction,
-        executor=executor,
-        observers=choose_observers(config, catalog),
-        device=device,
+        scheduling=parts.scheduling,
+        eviction=parts.eviction,
+        executor=parts.executor,
+        observers=parts.observers,
+        device=parts.device,
         dtype=dtype,
-        max_model_len=max_model_len,
+        max_model_len=length,
         block_size=block_size,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
@@ -123,7 +128,18 @@ def resolve(
     )
 
 
-def find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
+def _choose_parts(config: EngineConfig, catalog: Catalog, log: DecisionLog) -> _Parts:
+    log.take(resolve_num_threads(config.runtime.num_threads))
+    return _Parts(
+        device=log.take(resolve_device(config.runtime)),
+        executor=log.take(choose_executor(config, catalog)),
+        scheduling=log.take(choose_policy(config.scheduler.policy, "scheduler.policy", catalog)),
+        eviction=log.take(choose_policy(config.cache.eviction, "cache.eviction", catalog)),
+        observers=choose_observers(config, catalog),
+    )
+
+
+def _find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
     """The absolute path of the tokenizer's folder, if one is configured.
 
     Raises:
@@ -136,25 +152,31 @@ def find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
         if (folder / expanded).exists():
             return Path(os.path.abspath(folder / expanded))
     raise ConfigError(
-        f"model.tokenizer: there is no folder {config.model.tokenizer!r} (working directory {Path.cwd()}); expected one "
-        "with a tokenizer's files, or nothing for the model's own"
+        f"model.tokenizer: there is no folder {config.model.tokenizer!r} (working directory {Path.cwd()}); expected "
+        "one with a tokenizer's files, or nothing for the model's own"
     )
 
 
-def open_model(config: EngineConfig, catalog: Catalog, path: Path, log: DecisionLog) -> _OpenedModel:
-    """Choose the loader of the files at `path`, read the model's configuration, choose the model plugin.
-
-    Raises:
-        ModelError: no loader knows the files, their configuration is missing, or its architecture is not served.
-        PluginError: a plugin is missing, broken or ambiguous.
-    """
+def _open_model(
+    config: EngineConfig, catalog: Catalog, base_dir: Path | None, progress: ProgressCallback | None, log: DecisionLog
+) -> _OpenedModel:
+    """Fetch the model, choose its loader, read its configuration, choose the model plugin."""
+    source = choose_source(config.model.path, catalog, base_dir)
+    path = fetch_model(config.model, catalog, source, progress)
+    log.decisions.append(Decision(key="model.path", value=str(path), why=source.why))
     loader_entry = log.take(choose_loader(config.model, path, catalog))
     context = WeightLoaderContext(path=path, seed=config.runtime.seed)
     options = config.model.load_format.options
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
     hf_config = loader.config()
-    entry = log.take(choose_model(config.model, hf_config, catalog))
-    return _OpenedModel(path=path, loader_entry=loader_entry, loader=loader, hf_config=hf_config, entry=entry)
+    return _OpenedModel(
+        path=path,
+        source_entry=source.entry,
+        loader_entry=loader_entry,
+        loader=loader,
+        hf_config=hf_config,
+        entry=log.take(choose_model(config.model, hf_config, catalog)),
+    )
 
 
 def _choose_attention(
