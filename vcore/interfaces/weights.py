@@ -11,6 +11,7 @@ from types import TracebackType
 import torch
 
 from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.sources import ProgressCallback
 
 __all__ = ["CheckpointReader", "TensorInfo", "WeightLoader", "WeightLoaderContext"]
 
@@ -32,6 +33,8 @@ class WeightLoaderContext:
     """The model's folder, or its one file."""
     seed: int = 0
     """For loaders that make weights up."""
+    progress: ProgressCallback | None = None
+    """Told of work that takes long, such as a conversion."""
 
 
 class CheckpointReader(ABC):
