@@ -1,0 +1,15 @@
+"""What runs on one rank: the batch state, the step's input, the model and the sampler.
+
+`ModelRunner` is what an executor drives; the other parts are its own.
+"""
+
+from __future__ import annotations
+
+from vcore._lazy import lazy_exports
+
+_EXPORTS = {
+    "model_runner": ("ModelRunner",),
+    "settings": ("RunnerSettings",),
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

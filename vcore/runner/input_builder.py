@@ -1,0 +1,192 @@
+"""`InputBuilder`: from the scheduled rows to the tensors of one forward pass.
+
+The one place where a step's input goes to the device. All index work is numpy over whole columns; a
+step in which every row computes one token (the common case) takes a shorter path.
+
+    rows [2 0 1], num_tokens [1 1 3]:
+
+    token of the batch     0     1     2  3  4
+    row                    2     0     1  1  1
+    query_start_loc        0     1     2        5
+    logits_indices         0     1           4          where a token is sampled
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcore.interfaces.attention import AttentionMetadata
+from vcore.interfaces.step import SchedulerOutput
+from vcore.runner.batch_state import BatchState
+from vcore.runner.staging import Staging
+
+__all__ = ["ForwardBatch", "InputBuilder"]
+
+
+@dataclass(slots=True, kw_only=True)
+class ForwardBatch:
+    """One step's input, on the device, with what the host needs to make sense of the result."""
+
+    input_ids: torch.Tensor
+    """int64 [num_tokens]."""
+    positions: torch.Tensor
+    """int64 [num_tokens]."""
+    metadata: AttentionMetadata
+    rows: NDArray[np.int64]
+    """int64 [num_scheduled]: the rows in the order of the batch."""
+    starts: NDArray[np.int64]
+    """int64 [num_scheduled]: each row's computed tokens before this step."""
+    sampled_rows: NDArray[np.int64]
+    """int64 [num_sampled]: the rows that sample, in the order of the batch."""
+    sampled_rows_on_device: torch.Tensor | None = None
+    """The same on the device, if the builder was told to send them."""
+    logits_indices: torch.Tensor | None
+    """int64 [num_sampled]: which tokens' hidden states are sampled from; None: each token's, in order."""
+
+
+class InputBuilder:
+    """Builds `ForwardBatch`es from a `BatchState`, which it does not change."""
+
+    def __init__(
+        self, state: BatchState, staging: Staging, max_num_batched_tokens: int, *, send_rows: bool = False
+    ) -> None:
+        """Read from `state` and send by `staging`; `send_rows` sends the sampled rows' numbers as well."""
+        self._state = state
+        self._staging = staging
+        self._send_rows = send_rows
+        self._query_start_loc = np.arange(state.num_tokens.size + 1, dtype=np.int32)
+        self._token_indices = np.arange(max(max_num_batched_tokens, 1), dtype=np.int64)
+
+    def build(self, output: SchedulerOutput, last_token_ids: torch.Tensor | None = None) -> ForwardBatch:
+        """The input of the step that `output` schedules; its difference has been applied to the state.
+
+        Args:
+            output: what to compute; at least one row.
+            last_token_ids: int64 [max_num_seqs] on the device: each row's last sampled token, for rows whose
+                last token has not reached the host. None if every token has.
+        """
+        rows = output.rows.astype(np.int64)
+        starts = self._state.num_computed[rows]
+        self._staging.begin()
+        if output.num_decodes == rows.size:
+            return self._build_decodes(output, rows, starts, last_token_ids)
+        return self._build_mixed(output, rows, starts, last_token_ids)
+
+    def _build_decodes(
+        self,
+        output: SchedulerOutput,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        last_token_ids: torch.Tensor | None,
+    ) -> ForwardBatch:
+        """Every row has one token: token i of the batch is row i's, and indices need no expansion."""
+        state, put = self._state, self._staging.put
+        input_ids = state.flat_token_ids[rows * state.max_model_len + positions].astype(np.int64)
+        seq_lens = (positions + 1).astype(np.int32)
+        metadata = self._metadata(
+            output, rows, self._query_start_loc[: rows.size + 1], seq_lens, self._slots(rows, positions), 1
+        )
+        sampled_rows, logits_indices = rows, None
+        if np.count_nonzero(output.samples) != rows.size:
+            indices = np.flatnonzero(output.samples)
+            sampled_rows, logits_indices = rows[indices], put(indices)
+        batch = ForwardBatch(
+            input_ids=put(input_ids),
+            positions=put(positions),
+            metadata=metadata,
+            rows=rows,
+            starts=positions,
+            sampled_rows=sampled_rows,
+            logits_indices=logits_indices,
+        )
+        self._finish(batch, self._token_indices[: rows.size], last_token_ids)
+        return batch
+
+    def _build_mixed(
+        self,
+        output: SchedulerOutput,
+        rows: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        last_token_ids: torch.Tensor | None,
+    ) -> ForwardBatch:
+        state, put = self._state, self._staging.put
+        num_tokens = output.num_tokens
+        query_start_loc = np.zeros(rows.size + 1, dtype=np.int32)
+        np.cumsum(num_tokens, out=query_start_loc[1:])
+        total = int(query_start_loc[-1])
+        if total > self._token_indices.size:
+            self._token_indices = np.arange(2 * total, dtype=np.int64)
+        # int64 [num_tokens]: a token's position is its index in the batch, shifted by a constant of its row
+        positions = self._token_indices[:total] + np.repeat(starts - query_start_loc[:-1], num_tokens)
+        row_of_token = np.repeat(rows, num_tokens)
+        input_ids = state.flat_token_ids[row_of_token * state.max_model_len + positions].astype(np.int64)
+        seq_lens = (starts + num_tokens).astype(np.int32)
+        slots = self._slots(row_of_token, positions)
+        last_of_row = query_start_loc[1:].astype(np.int64) - 1
+        batch = ForwardBatch(
+            metadata=self._metadata(output, rows, query_start_loc, seq_lens, slots, int(num_tokens.max())),
+            input_ids=put(input_ids),
+            positions=put(positions),
+            rows=rows,
+            starts=starts,
+            sampled_rows=rows[output.samples],
+            logits_indices=put(last_of_row[output.samples]),
+        )
+        self._finish(batch, last_of_row, last_token_ids)
+        return batch
+
+    def _slots(self, row_of_token: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [num_tokens]: where each token's K and V go."""
+        state = self._state
+        blocks, offsets = np.divmod(positions, state.block_size)
+        block_ids = state.flat_block_table[row_of_token * state.max_blocks + blocks]
+        return block_ids * np.int64(state.block_size) + offsets
+
+    def _metadata(
+        self,
+        output: SchedulerOutput,
+        rows: NDArray[np.int64],
+        query_start_loc: NDArray[np.int32],
+        seq_lens: NDArray[np.int32],
+        slots: NDArray[np.int64],
+        max_query_len: int,
+    ) -> AttentionMetadata:
+        put = self._staging.put
+        max_seq_len = int(seq_lens.max())
+        # Only as many columns as the longest row fills; a copy, so that later steps do not change it.
+        width = -(-max_seq_len // self._state.block_size)
+        block_table = self._state.block_table[:, :width][rows]
+        return AttentionMetadata(
+            num_tokens=slots.size,
+            num_requests=rows.size,
+            num_decodes=output.num_decodes,
+            query_start_loc=put(query_start_loc),
+            query_start_loc_cpu=query_start_loc,
+            seq_lens=put(seq_lens),
+            seq_lens_cpu=seq_lens,
+            max_query_len=max_query_len,
+            max_seq_len=max_seq_len,
+            block_table=put(block_table),
+            slot_mapping=put(slots),
+        )
+
+    def _finish(self, batch: ForwardBatch, last_of_row: NDArray[np.int64], last_token_ids: torch.Tensor | None) -> None:
+        """Start the copy, and fill in on the device the tokens that the host does not know."""
+        if self._send_rows:
+            batch.sampled_rows_on_device = self._staging.put(batch.sampled_rows)
+        if last_token_ids is None:
+            self._staging.flush()
+            return
+        state, rows = self._state, batch.rows
+        ends = batch.metadata.seq_lens_cpu
+        unknown = np.flatnonzero((state.num_unknown[rows] > 0) & (ends == state.num_tokens[rows]))
+        if not unknown.size:
+            self._staging.flush()
+            return
+        at, of_row = self._staging.put(last_of_row[unknown]), self._staging.put(rows[unknown])
+        self._staging.flush()
+        batch.input_ids.index_copy_(0, at, last_token_ids.index_select(0, of_row))

@@ -1,0 +1,100 @@
+"""How much memory there is for the KV cache, and allocating it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vcore.errors import CapacityError
+from vcore.kv_cache.spec import KVCacheSpec
+
+__all__ = ["allocate_caches", "available_host_bytes", "cuda_cache_bytes"]
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_ALIGNMENT = 64
+
+
+def available_host_bytes() -> int:
+    """Bytes of the machine's memory that could be taken now without swapping, within the container's limit."""
+    available = _machine_bytes()
+    limit = _cgroup_bytes()
+    return available if limit is None else min(available, limit)
+
+
+def _machine_bytes() -> int:
+    try:
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30  # Windows has no sysconf: a size that today's machines have
+
+
+def _cgroup_bytes() -> int | None:
+    """What the control group (version 2) leaves, or None where there is no limit."""
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        current = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return max(0, int(limit) - current) if limit.isdigit() else None
+
+
+def cuda_cache_bytes(device: torch.device, memory_fraction: float, activation_bytes: int) -> int:
+    """Bytes left for the cache once the engine keeps to its share of the device.
+
+    Args:
+        device: a CUDA device.
+        memory_fraction: the engine's share, others' use of the device counted against it.
+        activation_bytes: what a step takes at its peak, beyond what is allocated now.
+    """
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, int(total * memory_fraction) - (total - free) - activation_bytes)
+
+
+def allocate_caches(
+    specs: Sequence[KVCacheSpec], num_blocks: int, block_size: int, device: torch.device
+) -> list[torch.Tensor]:
+    """The cache of each layer, ``[num_blocks, *page_shape]``, zeroed: a masked NaN would still poison an average.
+
+    Raises:
+        CapacityError: memory does not hold it.
+    """
+    wanted = sum(spec.page_bytes(block_size) for spec in specs) * num_blocks
+    if device.type == "cpu" and wanted > available_host_bytes():
+        raise _capacity_error(wanted, num_blocks, block_size, device)
+    try:
+        return [_zeros((num_blocks, *spec.page_shape(block_size)), spec.dtype, device) for spec in specs]
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        raise _capacity_error(wanted, num_blocks, block_size, device) from error
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy's zeros are the system's: pages are taken when first written, so an idle cache costs nothing
+    num_bytes = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(num_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(raw[start : start + num_bytes]).view(dtype).view(shape)
+
+
+def _capacity_error(wanted: int, num_blocks: int, block_size: int, device: torch.device) -> CapacityError:
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0]
+    else:
+        available = available_host_bytes()
+    return CapacityError(
+        f"the KV cache of {num_blocks} blocks of {block_size} tokens takes {wanted / 2**20:,.1f} MiB, but "
+        f"{device} has {available / 2**20:,.1f} MiB available; lower cache.num_blocks or cache.memory_fraction"
+    )

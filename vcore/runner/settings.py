@@ -1,0 +1,37 @@
+"""`RunnerSettings`: what a runner is told when it is made. Plain values; nothing here is ``auto``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["RunnerSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """The resolved settings of one rank's runner."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of weights and activations."""
+    block_size: int
+    """Tokens a cache block holds."""
+    max_num_seqs: int
+    """Rows of the batch state."""
+    max_num_batched_tokens: int
+    max_model_len: int
+    """Most tokens of prompt and output together."""
+    memory_fraction: float
+    """On CUDA, the share of the device's memory that the engine may use in all; on CPU, the share of the
+    memory that is free once the model is loaded."""
+    vocab_size: int
+    """The width of the model's logits."""
+    cpu_cache_bytes_limit: int = 4 << 30
+    """The most bytes that `ModelRunner.cache_bytes_available` answers on CPU."""
+
+    @property
+    def max_blocks_per_row(self) -> int:
+        """The width of the block table."""
+        return -(-self.max_model_len // self.block_size)
