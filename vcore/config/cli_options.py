@@ -40,7 +40,9 @@ def config_from_cli(
             raise ConfigError(
                 f"the model is given twice, as {model!r} and as --set model.path={values['model.path']}; leave one out"
             )
-        values["model.path"] = _anchored(model)
+        values["model.path"] = model
+    if isinstance(values.get("model.path"), str):
+        values["model.path"] = _anchored(values["model.path"])
     chosen = load_config(config, values, overrides_name="--set")
     load, disable = _sort_plugins(plugins)
     extended: dict[str, Any] = {}

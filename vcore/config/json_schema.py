@@ -27,6 +27,9 @@ def schema(catalog: OptionsCatalog) -> dict[str, Any]:
         definitions[f"choice.{kind}"] = _choice(catalog, kind, definitions)
         _replace_choice(_property(document, path), reference)
     definitions.pop("PluginChoice", None)
+    for field in document["properties"].values():
+        if isinstance(field.get("default"), dict):
+            del field["default"]  # a section's defaults stand at its keys
     document["properties"]["$schema"] = {"type": "string", "description": "The schema that editors check this file by."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 

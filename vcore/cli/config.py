@@ -1,0 +1,200 @@
+"""``vcore config``: the schema of configuration files, what a configuration says, and what it comes to here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vcore.cli.output import reserved_stdout
+from vcore.errors import VcoreError
+
+if TYPE_CHECKING:
+    from vcore.config import EngineConfig
+    from vcore.engine.resolve import Resolution
+    from vcore.plugins import Catalog
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Show, explain and validate a configuration.")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Model name, folder or file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.block_size=32.")]
+Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command("schema")
+def print_schema(config: Config = None, set_: Set = None, plugins: Plugins = None) -> None:
+    """The JSON schema of configuration files, with the options of every plugin that is installed.
+
+    Name the file that it is saved to as `$schema` at the top of a configuration, and editors complete and check it.
+    """
+    from vcore.config import schema
+
+    with reserved_stdout(True) as emit:
+        _, catalog, _ = _load(config, set_, plugins)
+        emit(schema(catalog))
+
+
+@app.command()
+def show(
+    config: Config = None, model: Model = None, set_: Set = None, plugins: Plugins = None, as_json: Json = False
+) -> None:
+    """The whole configuration as it would be used, defaults included, secrets masked; `auto` stays `auto`."""
+    from vcore.config import dump
+
+    with reserved_stdout(as_json) as emit:
+        chosen, catalog, _ = _load(config, set_, plugins, model)
+        tree = dump(chosen, catalog)
+        if as_json:
+            emit(tree)
+        else:
+            typer.echo(_yaml(tree), nl=False)
+
+
+@app.command()
+def explain(
+    config: Config = None, model: Model = None, set_: Set = None, plugins: Plugins = None, as_json: Json = False
+) -> None:
+    """What every `auto` becomes on this machine and why, with what was rejected and the reasons. Fetches nothing."""
+    with reserved_stdout(as_json) as emit:
+        resolution, _ = _resolve_offline(*_load(config, set_, plugins, model))
+        if as_json:
+            decisions = [decision.to_dict() for decision in resolution.decisions]
+            emit({"decisions": decisions, "kv_bytes_per_token": resolution.kv_bytes_per_token})
+        else:
+            _print_decisions(resolution)
+
+
+@app.command()
+def validate(
+    config: Config = None,
+    model: Model = None,
+    set_: Set = None,
+    plugins: Plugins = None,
+    portable: Annotated[bool, typer.Option("--portable", help="Without the target's hardware and model.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a configuration: against this machine and the model's files, or with --portable by itself.
+
+    Fetches nothing and loads no weights. Exit status 0 if it is valid.
+    """
+    with reserved_stdout(as_json) as emit:
+        try:
+            checked, unchecked = _validate(config, model, set_, plugins, portable)
+        except VcoreError as error:
+            if as_json:
+                emit({"valid": False, "portable": portable, "error": str(error)})
+            raise
+        if as_json:
+            emit({"valid": True, "portable": portable, "checked": checked, "unchecked": unchecked})
+            return
+        typer.echo(f"{config or 'the configuration'} is valid. Checked: {', '.join(checked)}.")
+        if unchecked:
+            typer.echo(f"Not checked: {', '.join(unchecked)}.")
+
+
+@app.command()
+def lock(
+    config: Config = None,
+    model: Model = None,
+    set_: Set = None,
+    plugins: Plugins = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there.")] = None,
+) -> None:
+    """What the configuration comes to here, as JSON: without `auto`, and with each plugin's distribution, version,
+    file hash and options. Fetches nothing."""
+    import json
+
+    with reserved_stdout(True) as emit:
+        resolution, catalog = _resolve_offline(*_load(config, set_, plugins, model))
+        locked = _locked(resolution, catalog)
+        if output is None:
+            emit(locked)
+        else:
+            output.write_text(json.dumps(locked, indent=2) + "\n", encoding="utf-8")
+            print(f"wrote {output}", file=sys.stderr)
+
+
+def _load(
+    config: Path | None, set_: list[str] | None, plugins: list[str] | None, model: str | None = None
+) -> tuple[EngineConfig, Catalog, Path | None]:
+    from vcore.config.cli_options import config_from_cli
+    from vcore.plugins.discovery import discover
+
+    chosen, base_dir = config_from_cli(config, set_ or [], plugins or [], model)
+    catalog = discover(chosen.plugins, base_dir=base_dir)
+    return chosen, catalog, base_dir
+
+
+def _resolve_offline(chosen: EngineConfig, catalog: Catalog, base_dir: Path | None) -> tuple[Resolution, Catalog]:
+    """Resolve without a download: a command that only tells something must not take 100 MB to do so."""
+    from vcore.config import load_config
+    from vcore.engine.resolve import resolve
+    from vcore.errors import ModelError
+
+    catalog.require()
+    try:
+        return resolve(load_config(chosen, {"model.offline": True}), catalog, base_dir=base_dir), catalog
+    except ModelError as error:
+        if not chosen.model.offline:
+            error.add_note(f"this command fetches nothing; `vcore pull {chosen.model.path}` fetches the model")
+        raise
+
+
+def _validate(
+    config: Path | None, model: str | None, set_: list[str] | None, plugins: list[str] | None, portable: bool
+) -> tuple[list[str], list[str]]:
+    """What was checked, and what was not."""
+    chosen, catalog, base_dir = _load(config, set_, plugins, model)
+    if not portable:
+        _resolve_offline(chosen, catalog, base_dir)
+        checked = ["keys and values", "plugins and their options", "the device", "the model's files and architecture"]
+        return checked, ["whether memory suffices"]
+    from vcore.engine.resolve import check_portable
+
+    report = check_portable(chosen, catalog, base_dir=base_dir)
+    return list(report.checked), list(report.unchecked)
+
+
+def _locked(resolution: Resolution, catalog: Catalog) -> dict[str, Any]:
+    from vcore.config import dump
+    from vcore.engine.resolve import resolved_plugins
+    from vcore.version import __version__
+
+    tree = dump(resolution.config, catalog)
+    return {"vcore": __version__, "config": tree, **resolved_plugins(resolution, catalog).as_dict()}
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _print_decisions(resolution: Resolution) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="What every auto became")
+    for column in ("key", "value", "why"):
+        table.add_column(column, overflow="fold")
+    for decision in resolution.decisions:
+        why = [decision.why]
+        why += [f"not {candidate}: {'; '.join(reasons)}" for candidate, reasons in decision.rejected]
+        table.add_row(decision.key, Text(str(decision.value)), Text("\n".join(why)))
+    console = Console()
+    console.print(table)
+    per_token = resolution.kv_bytes_per_token
+    if per_token is not None:
+        per_request = per_token * resolution.max_model_len / 2**20
+        console.print(
+            f"KV cache: {per_token:,} bytes a token in {resolution.config.model.dtype}, "
+            f"{per_request:,.1f} MiB for one request of {resolution.max_model_len:,} tokens.",
+            highlight=False,
+        )
