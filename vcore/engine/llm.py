@@ -15,7 +15,7 @@ from vcore.engine.conversations import Conversation, check_conversation, split_c
 from vcore.engine.driver import EngineDriver, about_prompt
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
-from vcore.engine.progress import batch_progress, download_progress
+from vcore.engine.progress import batch_progress, loading_progress
 from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
 from vcore.errors import EngineError, RequestError
 from vcore.outputs import RequestOutput
@@ -69,7 +69,7 @@ class LLM:
             plugins: plugin objects, beside those that are installed or named in `config`.
             base_dir: what relative paths in a `config` that is no file are relative to; None for the working
                 directory. In a file they are relative to the file.
-            progress: whether to show downloads, if stderr is a terminal.
+            progress: whether to show loading and downloads, if stderr is a terminal.
             overrides: parts of the tree (``cache={"block_size": 32}``), or flat keywords such as ``dtype``,
                 ``max_model_len``, ``gpu_memory_utilization``, ``tensor_parallel_size``, ``device``, ``seed``.
 
@@ -84,7 +84,7 @@ class LLM:
         if model is not None:
             overrides["model.path"] = str(model)
         tree = load_config(config, overrides)
-        with download_progress(enabled=progress) as report:
+        with loading_progress(enabled=progress) as report:
             from vcore.engine.build import build_engine
 
             self._engine = build_engine(tree, plugins=plugins, base_dir=base_dir, progress=report)

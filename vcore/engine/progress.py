@@ -1,4 +1,4 @@
-"""Progress on a terminal: of a batch, and of downloads. Nothing is drawn where stderr is no terminal."""
+"""Progress on a terminal: of a batch, and of loading a model. Nothing is drawn where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from vcore.interfaces.sources import ProgressCallback
 from vcore.outputs import RequestOutput
 
-__all__ = ["BatchProgress", "batch_progress", "download_progress"]
+__all__ = ["BatchProgress", "batch_progress", "loading_progress"]
 
 
 class BatchProgress(Protocol):
@@ -59,21 +59,31 @@ def batch_progress(num_requests: int, *, enabled: bool) -> Iterator[BatchProgres
 
 
 @contextmanager
-def download_progress(*, enabled: bool) -> Iterator[ProgressCallback | None]:
-    """A bar a file for a model source's fetches, shown only once something is fetched; None where none is drawn."""
+def loading_progress(*, enabled: bool) -> Iterator[ProgressCallback | None]:
+    """A line while a model is loaded, and one for each file that its source fetches.
+
+    Yields:
+        What to tell of fetches, or None where nothing is drawn.
+    """
     if not enabled or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}{task.fields[amount]}"), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task("loading the model", total=None, amount="")
 
         def note(description: str, done: int, total: int | None) -> None:
             if description not in tasks:
-                tasks[description] = progress.add_task(description, total=total)
-            progress.update(tasks[description], completed=done, total=total)
+                tasks[description] = progress.add_task(description, total=total, amount="")
+            progress.update(tasks[description], completed=done, total=total, amount=_amount(done, total))
 
         yield note
+
+
+def _amount(done: int, total: int | None) -> str:
+    """So many megabytes, of how many."""
+    return f": {done / 1e6:,.1f} MB" if total is None else f": {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"

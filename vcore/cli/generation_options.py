@@ -1,0 +1,87 @@
+"""The options that `vcore generate` and `vcore chat` share, and what they make of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vcore.engine.llm import LLM
+    from vcore.outputs import RequestOutput
+    from vcore.sampling_params import SamplingParams
+
+__all__ = [
+    "Config",
+    "Device",
+    "MinP",
+    "Model",
+    "Plugins",
+    "RepetitionPenalty",
+    "Seed",
+    "Set",
+    "Stop",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "note_speed",
+    "open_llm",
+    "sampling_params",
+]
+
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="NAME", help="Model name, folder or file; smollm2-135m if none.")
+]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as cache.block_size=32.")]
+Plugins = Annotated[list[str] | None, typer.Option("-p", metavar="PLUGIN", help="File or module, or no:NAME.")]
+Device = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0 takes the likeliest token.")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Keep tokens up to this much probability.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Keep so many tokens.")]
+MinP = Annotated[float | None, typer.Option("--min-p", help="Keep tokens this likely beside the likeliest.")]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Above 1, words that were used become less likely.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="Text that ends the output; may be given again.")]
+
+
+def sampling_params(**given: Any) -> SamplingParams:
+    """`SamplingParams` of the options that were given; None and empty lists count as not given.
+
+    Raises:
+        RequestError: one is out of range, or two contradict each other.
+    """
+    from vcore.sampling_params import SamplingParams
+
+    return SamplingParams(**{name: value for name, value in given.items() if value is not None and value != []})
+
+
+def open_llm(
+    model: str | None, config: Path | None, set_: list[str] | None, plugins: list[str] | None, device: str | None
+) -> LLM:
+    """An engine by the options that commands share. The configuration is checked before torch is imported.
+
+    Raises:
+        VcoreError: the configuration, a plugin or the model is wrong.
+    """
+    from vcore.config.cli_options import config_from_cli
+
+    pairs = [*(set_ or []), *([f"runtime.device={device}"] if device is not None else [])]
+    tree, base_dir = config_from_cli(config, pairs, plugins or [], model)
+    from vcore.engine.llm import LLM
+
+    return LLM(config=tree, base_dir=base_dir)
+
+
+def note_speed(output: RequestOutput) -> None:
+    """One dim line on stderr, if it is a terminal: tokens, time to the first one, and tokens a second after it."""
+    metrics = output.metrics
+    if not sys.stderr.isatty() or metrics is None or metrics.ttft is None:
+        return
+    num_tokens = sum(len(sample.token_ids) for sample in output.outputs)
+    speed = f", then {1 / metrics.mean_itl:.1f} tokens/s" if metrics.mean_itl else ""
+    print(f"\033[2m[{num_tokens} tokens; first after {metrics.ttft:.2f} s{speed}]\033[0m", file=sys.stderr)
