@@ -1,0 +1,18 @@
+"""The KV cache: what a layer's cache looks like, who uses which block, and which blocks can be found again.
+
+Names are loaded when first used: the bookkeeping needs no torch, the specs do.
+"""
+
+from __future__ import annotations
+
+from vcore._lazy import lazy_exports
+
+_EXPORTS = {
+    "block_hash": ("BlockHashChain",),
+    "block_pool": ("BlockPool", "PoolView"),
+    "manager": ("FilledBlock", "KVCacheManager", "PrefixMatch", "RequestBlocks"),
+    "policy_standing": ("PolicyStanding",),
+    "spec": ("FullAttentionSpec", "KVCacheSpec"),
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

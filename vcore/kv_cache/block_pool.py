@@ -1,0 +1,288 @@
+"""`BlockPool`: every block of the KV cache, who uses it, and what content it is known by.
+
+A block is in one of four places:
+
+                 allocate                       cache
+      free  ----------------->  in use  ----------------->  in use, cached
+        ^  <-----------------           <-----------------     |      ^
+        |        release                     uncache           |      | acquire
+        |                                              release |      |
+        +-------------------------------------------------->   v      |
+                        evict, uncache                    unused, cached
+
+Block 0 is the null block: never handed out, never cached. The pool knows neither requests nor tokens.
+Everything is O(1) an event, whatever the number of cached blocks; plain lists and dicts, since each
+event touches a few scalars.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore.kv_cache.checked_eviction import CheckedEviction
+
+__all__ = ["BlockPool", "PoolView"]
+
+
+class BlockPool:
+    """Reference counts, content hashes and eviction of `num_blocks` blocks."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        make_eviction: Callable[[EvictionContext], EvictionPolicy],
+        *,
+        eviction_name: str,
+        strict: bool = False,
+    ) -> None:
+        """A pool with every block free.
+
+        Args:
+            num_blocks: blocks in all, the null block among them.
+            block_size: tokens a block holds; only passed on to the policy.
+            make_eviction: builds the eviction policy.
+            eviction_name: what the policy is called in the log.
+            strict: whether a fault of the policy raises `vcore.errors.PolicyError`.
+        """
+        self.num_blocks = num_blocks
+        self.version = 0
+        """Changes whenever the set of cached blocks does."""
+        self.ref_counts = [0] * num_blocks
+        """How many requests use each block. Read only."""
+        self.by_hash: dict[bytes, int] = {}
+        """The cached block of each content hash. Read only."""
+        self._free = list(range(num_blocks - 1, 0, -1))
+        # An OrderedDict, because the first key of a dict with many deletions is found in O(n).
+        self._unused: OrderedDict[int, None] = OrderedDict()
+        self._inserted: list[int] = []
+        self._hashes: list[bytes | None] = [None] * num_blocks
+        self._parents: list[bytes | None] = [None] * num_blocks
+        self._depths = [0] * num_blocks
+        self._priorities = [0] * num_blocks
+        self._ends = [False] * num_blocks
+        # By the parent's hash, not its id: a parent may be evicted and computed again in another block.
+        self._num_children: dict[bytes, int] = {}
+        view = PoolView(self)
+        context = EvictionContext(view=view, num_blocks=num_blocks, block_size=block_size)
+        self._policy = CheckedEviction(make_eviction(context), eviction_name, strict=strict)
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that `allocate` can hand out: free ones, and cached ones that nobody uses."""
+        return len(self._free) + len(self._unused)
+
+    @property
+    def num_cached(self) -> int:
+        """Blocks that can be hit, used or not."""
+        return len(self.by_hash)
+
+    @property
+    def fault(self) -> str | None:
+        """What the eviction policy did wrong, or None."""
+        return self._policy.standing.fault
+
+    def hash_of(self, block_id: int) -> bytes | None:
+        """The content hash that the block is cached by, or None."""
+        return self._hashes[block_id]
+
+    def allocate(self, count: int) -> list[int] | None:
+        """Hand out `count` blocks, free ones first; each then has one user.
+
+        Returns:
+            Their ids, or None, and nothing changes, if there are not so many.
+        """
+        free = self._free
+        missing = count - len(free)
+        if missing > 0:
+            if missing > len(self._unused):
+                return None
+            self._evict(missing)
+        if count == 0:
+            return []
+        taken = free[-count:]
+        del free[-count:]
+        taken.reverse()
+        ref_counts = self.ref_counts
+        for block_id in taken:
+            ref_counts[block_id] = 1
+        return taken
+
+    def acquire(self, block_ids: Sequence[int], priority: int = 0) -> None:
+        """One more user for each of these cached blocks.
+
+        Args:
+            block_ids: cached blocks, the head of the chain first.
+            priority: the user's, told to the eviction policy.
+        """
+        if not block_ids:
+            return
+        self.flush_inserts()
+        ref_counts, unused, priorities = self.ref_counts, self._unused, self._priorities
+        for block_id in block_ids:
+            if ref_counts[block_id] == 0:
+                del unused[block_id]
+            ref_counts[block_id] += 1
+            priorities[block_id] = priority
+        self._policy.on_hit(list(block_ids))
+
+    def release(self, block_ids: Sequence[int]) -> None:
+        """One user less for each; a block without users is unused if it is cached, else free.
+
+        Args:
+            block_ids: the tail of the chain first.
+        """
+        ref_counts, hashes, unused = self.ref_counts, self._hashes, self._unused
+        freed: list[int] = []
+        for block_id in block_ids:
+            count = ref_counts[block_id] - 1
+            assert count >= 0, f"block {block_id} was released more often than it was handed out"
+            ref_counts[block_id] = count
+            if count == 0:
+                if hashes[block_id] is None:
+                    self._free.append(block_id)
+                else:
+                    unused[block_id] = None
+                    freed.append(block_id)
+        if freed:
+            self.flush_inserts()
+            self._policy.on_free(freed)
+
+    def cache(self, block_id: int, block_hash: bytes, parent: bytes | None, depth: int, priority: int) -> bool:
+        """Let a block in use be found by its content.
+
+        The policy hears of it at the next `flush_inserts`, or before any other event.
+
+        Args:
+            block_id: a block in use that is not cached yet.
+            block_hash: its content hash.
+            parent: the hash of the block before it, or None.
+            depth: its position in its chain.
+            priority: of the request that computes it.
+
+        Returns:
+            False, and nothing changes, if another block has this content already: one hash, one block.
+        """
+        if block_hash in self.by_hash:
+            return False
+        self.by_hash[block_hash] = block_id
+        self._hashes[block_id] = block_hash
+        self._parents[block_id] = parent
+        self._depths[block_id] = depth
+        self._priorities[block_id] = priority
+        self._ends[block_id] = False
+        if parent is not None:
+            self._num_children[parent] = self._num_children.get(parent, 0) + 1
+        self._inserted.append(block_id)
+        self.version += 1
+        return True
+
+    def mark_end(self, block_hash: bytes) -> None:
+        """A request finished whose last full block has this content."""
+        block_id = self.by_hash.get(block_hash)
+        if block_id is not None:
+            self._ends[block_id] = True
+
+    def uncache(self, block_ids: Sequence[int]) -> None:
+        """Make blocks unfindable; those that nobody uses become free. Blocks that are not cached stay as they are."""
+        cached = [block_id for block_id in block_ids if self._hashes[block_id] is not None]
+        for block_id in cached:
+            if self.ref_counts[block_id] == 0:
+                self._free.append(block_id)
+        self._forget(cached)
+
+    def reset(self) -> None:
+        """Make every block unfindable; those that nobody uses become free."""
+        self.uncache(list(self.by_hash.values()))
+
+    def flush_inserts(self) -> None:
+        """Tell the policy of the blocks that were cached since the last call."""
+        if self._inserted:
+            inserted, self._inserted = self._inserted, []
+            self._policy.on_insert(inserted)
+
+    def _evict(self, count: int) -> None:
+        self.flush_inserts()
+        victims = self._policy.pick_victims(count, self._unused)
+        if victims is None:
+            victims = list(islice(self._unused, count))
+        self._free.extend(victims)
+        self._forget(victims)
+
+    def _forget(self, block_ids: list[int]) -> None:
+        """Remove cached blocks from the index, and tell the policy while the view still answers for them."""
+        if not block_ids:
+            return
+        self.flush_inserts()
+        self.version += 1
+        num_children = self._num_children
+        for block_id in block_ids:
+            block_hash, parent = self._hashes[block_id], self._parents[block_id]
+            assert block_hash is not None
+            del self.by_hash[block_hash]
+            self._unused.pop(block_id, None)
+            if parent is not None:
+                left = num_children[parent] - 1
+                if left:
+                    num_children[parent] = left
+                else:
+                    del num_children[parent]
+        try:
+            self._policy.on_evict(list(block_ids))
+        finally:
+            for block_id in block_ids:
+                self._hashes[block_id] = self._parents[block_id] = None
+
+
+class PoolView:
+    """The `vcore.interfaces.eviction.BlockView` of a pool. A block that is not cached is a KeyError."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+
+    def parent(self, block_id: int) -> int | None:
+        """The cached block before it, or None."""
+        self._hash(block_id)
+        parent = self._pool._parents[block_id]
+        return None if parent is None else self._pool.by_hash.get(parent)
+
+    def num_children(self, block_id: int) -> int:
+        """How many cached blocks follow it directly."""
+        return self._pool._num_children.get(self._hash(block_id), 0)
+
+    def depth(self, block_id: int) -> int:
+        """Its position in its chain, from 0."""
+        self._hash(block_id)
+        return self._pool._depths[block_id]
+
+    def group(self, block_id: int) -> int:
+        """0: all layers have one kind of cache."""
+        self._hash(block_id)
+        return 0
+
+    def priority(self, block_id: int) -> int:
+        """The priority of the request that last used it."""
+        self._hash(block_id)
+        return self._pool._priorities[block_id]
+
+    def ttl(self, block_id: int) -> float | None:
+        """None: no request can ask for one yet."""
+        self._hash(block_id)
+        return None
+
+    def ends_sequence(self, block_id: int) -> bool:
+        """Whether it was the last full block of a request that finished."""
+        self._hash(block_id)
+        return self._pool._ends[block_id]
+
+    def _hash(self, block_id: int) -> bytes:
+        hashes = self._pool._hashes
+        block_hash = hashes[block_id] if 0 < block_id < len(hashes) else None
+        if block_hash is None:
+            raise KeyError(f"block {block_id} is not cached")
+        return block_hash
