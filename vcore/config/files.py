@@ -24,8 +24,13 @@ _SCALARS = (
         "-+.0123456789",
     ),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
 )
-"""YAML 1.2's core schema (section 10.3.2): ``no`` and ``on`` are texts, ``1e-3`` is a number, dates are texts."""
+"""YAML 1.2's core schema (section 10.3.2): ``no`` and ``on`` are texts, ``1e-3`` is a number, dates are texts.
+Merge keys, which it dropped, are kept, for many use them."""
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,9 +41,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[object, int] = {}
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node)
             line = key_node.start_mark.line + 1
-            if key is not None and key in seen:
+            if key in seen:
                 raise ConfigError(f"line {line}: the key {key!r} stands there twice; the first is on line {seen[key]}")
             seen[key] = line
         return super().construct_mapping(node, deep)

@@ -20,7 +20,6 @@ from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.import_guard import describe_exception
 from vcore.plugins.lazy_string import load_lazy_string
 from vcore.plugins.specs import PluginKind, PluginSpec
-from vcore.plugins.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -140,24 +139,13 @@ def parse_plugin_options(entry: CatalogEntry, raw: Mapping[str, Any]) -> PluginO
 
 
 def _options_message(entry: CatalogEntry, model: type[PluginOptions], error: ValidationError) -> str:
+    """What is wrong, by path; values that are, or may hold, secrets are not shown."""
+    from vcore.config.problems import problems
+
     lines = [f"{entry.title}: its options do not fit"]
-    for fault in error.errors(include_url=False):
-        where = ".".join(map(str, fault["loc"])) or "options"
-        if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
-            hint = did_you_mean(where, model.model_fields)
-            known = ", ".join(model.model_fields) or "none"
-            lines.append(f"  {where}: there is no such option{hint} (the options are: {known})")
-        elif _is_secret(model, fault["loc"]):
-            lines.append(f"  {where}: {fault['msg']} (the value is not shown)")
-        else:
-            lines.append(f"  {where}: {fault['msg']} (got {fault['input']!r:.80})")
+    lines += [f"  {problem}" for problem in problems(error, model)]
     lines.append(f"  `vcore plugins info {entry.kind}/{entry.name}` shows the schema")
     return "\n".join(lines)
-
-
-def _is_secret(model: type[PluginOptions], location: tuple[int | str, ...]) -> bool:
-    field = model.model_fields.get(str(location[0])) if location else None
-    return field is not None and "Secret" in str(field.annotation)
 
 
 def create_plugin(entry: CatalogEntry, *, options: PluginOptions | None, context: object) -> object:
