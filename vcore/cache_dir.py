@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["user_cache_dir"]
+__all__ = ["model_cache_dir", "user_cache_dir"]
 
 
 def user_cache_dir(override: Path | None = None) -> Path:
@@ -29,3 +29,8 @@ def user_cache_dir(override: Path | None = None) -> Path:
     # The XDG base directory specification: a relative path is invalid and to be ignored.
     base = Path(stated) if os.path.isabs(stated) else Path.home() / ".cache"
     return base / "vcore"
+
+
+def model_cache_dir(override: Path | None = None) -> Path:
+    """Where fetched models are kept: ``models`` in `user_cache_dir`."""
+    return user_cache_dir(override) / "models"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from vcore.cache_dir import model_cache_dir
 from vcore.config import ModelConfig
-from vcore.config.paths import model_cache_dir
 from vcore.engine.resolve.lookup import usable
 from vcore.errors import ModelNotFoundError, PluginConflictError, PluginNotFoundError
 from vcore.interfaces.sources import ModelSource, ModelSourceContext, ProgressCallback

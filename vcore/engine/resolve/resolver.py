@@ -165,7 +165,7 @@ def _open_model(
     path = fetch_model(config.model, catalog, source, progress)
     log.decisions.append(Decision(key="model.path", value=str(path), why=source.why))
     loader_entry = log.take(choose_loader(config.model, path, catalog))
-    context = WeightLoaderContext(path=path, seed=config.runtime.seed)
+    context = WeightLoaderContext(path=path, seed=config.runtime.seed, progress=progress)
     options = config.model.load_format.options
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
     hf_config = loader.config()

