@@ -1,0 +1,1 @@
+"""vcore's own attention kernels, in Triton, over the paged cache."""

@@ -1,0 +1,72 @@
+"""Tile sizes, warps, pipeline depths and split counts of the kernels: `configs.json`, read once.
+
+The table was tuned on the device that it names; elsewhere the results are as right, perhaps not as fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["DecodeConfig", "PrefillConfig", "decode_config", "prefill_config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeConfig:
+    """How the decode kernel, and the one that merges its splits, are compiled and spread."""
+
+    block_n: int
+    """Tokens a tile of keys."""
+    num_warps: int
+    num_stages: int
+    """Depth of the software pipeline."""
+    programs_per_sm: int
+    """Programs launched, over all KV heads, for each multiprocessor."""
+    merge_block: int
+    """Partial results merged at a time."""
+    merge_warps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillConfig:
+    """How the prefill kernel is compiled."""
+
+    block_m: int
+    """Query tokens a tile."""
+    block_n: int
+    """Keys a tile."""
+    num_warps: int
+    num_stages: int
+    """Depth of the software pipeline."""
+
+
+@cache
+def _tables() -> dict[str, list[dict[str, dict[str, int]]]]:
+    tables: dict[str, list[dict[str, dict[str, int]]]] = json.loads(
+        Path(__file__).with_name("configs.json").read_text(encoding="utf-8")
+    )["tables"]
+    return tables
+
+
+def _first_fit(table: str, shape: Mapping[str, int]) -> dict[str, int]:
+    """The values of the first entry none of whose limits `shape` exceeds."""
+    for entry in _tables()[table]:
+        if all(shape[name] <= limit for name, limit in entry["limits"].items()):
+            return entry["use"]
+    raise LookupError(f"configs.json has no {table} entry for {dict(shape)}; its last entry should have no limits")
+
+
+@cache
+def decode_config(*, itemsize: int, head_dim: int, num_requests: int) -> DecodeConfig:
+    """The decode configuration for a dtype of `itemsize` bytes, a head dimension and a batch size."""
+    shape = {"itemsize": itemsize, "head_dim": head_dim, "num_requests": num_requests}
+    return DecodeConfig(**_first_fit("decode", shape))
+
+
+@cache
+def prefill_config(*, itemsize: int, head_dim: int) -> PrefillConfig:
+    """The prefill configuration for a dtype of `itemsize` bytes and a head dimension."""
+    return PrefillConfig(**_first_fit("prefill", {"itemsize": itemsize, "head_dim": head_dim}))

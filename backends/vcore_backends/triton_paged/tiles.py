@@ -1,0 +1,37 @@
+"""What the decode and the prefill kernel both do with a tile of keys."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["LOG2_E", "block_ids", "row_class", "soft_capped"]
+
+LOG2_E = 1.4426950408889634
+"""The kernels' exponentials are in base 2, which the hardware computes."""
+
+
+@triton.jit
+def block_ids(table_ptr, tile, seq_len, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The cache block of each token of a tile, or the one block that holds them all; 0 past the context."""
+    if BLOCK_SIZE % BLOCK_N == 0:
+        start = tile * BLOCK_N
+        return tl.load(table_ptr + start // BLOCK_SIZE, mask=start < seq_len, other=0)
+    else:
+        tokens = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        return tl.load(table_ptr + tokens // BLOCK_SIZE, mask=tokens < seq_len, other=0)
+
+
+@triton.jit
+def soft_capped(scores, scale_log2, SOFT_CAP: tl.constexpr):
+    """``SOFT_CAP * tanh(scores * scale / SOFT_CAP)`` in units of log2; `scale_log2` is scale * log2(e)."""
+    grown = tl.exp2(scores * (2.0 * scale_log2 / SOFT_CAP))
+    return (SOFT_CAP * 1.4426950408889634) * (1.0 - 2.0 / (grown + 1.0))
+
+
+def row_class(num_requests: int) -> int:
+    """How many requests a kernel is compiled for: few classes, so that few variants are compiled."""
+    rows = 16
+    while rows < num_requests:
+        rows *= 4
+    return rows
