@@ -6,6 +6,7 @@ from vcore._lazy import lazy_exports
 
 _EXPORTS = {
     "attention_batch": ("build_attention_metadata",),
+    "attention_case": ("AttentionCase",),
     "memory_checkpoint": ("MemoryCheckpoint",),
     "model_driver": ("ModelDriver",),
 }

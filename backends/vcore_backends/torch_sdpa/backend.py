@@ -142,7 +142,7 @@ class TorchSDPALayer(AttentionLayer):
                 first_key = max(0, last_key - (stop - start) - spec.sliding_window + 1)
             mask = self._masks.mask(stop - start, last_key - first_key)
             if row.padding_mask is not None:
-                mask = mask + row.padding_mask[first_key:last_key]
+                mask = mask + row.padding_mask[:, first_key:last_key]
             result = attend(
                 q[:, :, start:stop],
                 k[:, :, first_key:last_key],

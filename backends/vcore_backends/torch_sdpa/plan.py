@@ -56,7 +56,7 @@ class PrefillRow:
     index: torch.Tensor | None
     """int64 [2 * num_keys]: cache rows of all K, then of all V; None: the keys are this step's."""
     padding_mask: torch.Tensor | None
-    """[num_keys], added to the scores, where the host knows only a bound of the length; None: no padding."""
+    """[1, num_keys], added to the scores, where the host knows only a bound of the length; None: no padding."""
 
     @property
     def num_queries(self) -> int:
@@ -160,7 +160,7 @@ class StepPlanner:
         positions = torch.arange(num_keys, device=self._device) + (last - num_keys)
         padding_mask = None
         if not self._exact:
-            padding_mask = self._mask(positions < 0)
+            padding_mask = self._mask(positions < 0).unsqueeze(0)
             positions = positions.clamp_(min=0)
         index = self._cache_rows(metadata.block_table[row : row + 1], positions.unsqueeze(0))
         return PrefillRow(start, stop, num_keys, index, padding_mask)

@@ -1,0 +1,136 @@
+"""Loading by a declared mapping: what is read, where it goes, and which errors name what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from vcore.errors import WeightsError
+from vcore.interfaces.model import BuildContext
+from vcore.interfaces.weights import CheckpointReader
+from vcore.layers import ColumnParallelLinear, LMHead, RMSNorm, VocabParallelEmbedding, WeightMap, load_weights
+from vcore.testing.memory_checkpoint import MemoryCheckpoint
+
+WEIGHT_MAP = WeightMap(
+    stacked={"gate_up_proj": ("gate_proj", "up_proj")},
+    rename={"mlp.norm.": "input_layernorm."},
+    ignored=("*.inv_freq",),
+)
+
+
+class TinyModel(nn.Module):
+    """A joined layer, a renamed norm and tied embeddings."""
+
+    def __init__(self, context: BuildContext, tied: bool = True) -> None:
+        super().__init__()
+        self.embed_tokens = VocabParallelEmbedding(context, 5, 4)
+        self.mlp = nn.Module()
+        self.mlp.norm = RMSNorm(context, 4, 1e-5)
+        self.mlp.gate_up_proj = ColumnParallelLinear(context, 4, (3, 3), bias=True)
+        self.lm_head = LMHead(context, 5, 4, tied=self.embed_tokens if tied else None)
+
+
+def _tensors() -> dict[str, torch.Tensor]:
+    return {
+        "embed_tokens.weight": torch.randn(5, 4),
+        "input_layernorm.weight": torch.randn(4),
+        "mlp.gate_proj.weight": torch.randn(3, 4),
+        "mlp.gate_proj.bias": torch.randn(3),
+        "mlp.up_proj.weight": torch.randn(3, 4),
+        "mlp.up_proj.bias": torch.randn(3),
+    }
+
+
+def test_parts_are_joined_and_names_replaced(build_context: Callable[..., BuildContext]):
+    model, tensors = TinyModel(build_context()), _tensors()
+    load_weights(model, MemoryCheckpoint(tensors), WEIGHT_MAP)
+    joined = torch.cat((tensors["mlp.gate_proj.weight"], tensors["mlp.up_proj.weight"]))
+    assert torch.equal(model.mlp.gate_up_proj.weight, joined)
+    bias = torch.cat((tensors["mlp.gate_proj.bias"], tensors["mlp.up_proj.bias"]))
+    assert torch.equal(model.mlp.gate_up_proj.bias, bias)
+    assert torch.equal(model.mlp.norm.weight, tensors["input_layernorm.weight"])
+    assert model.lm_head.weight is model.embed_tokens.weight
+    assert torch.equal(model.lm_head.weight, tensors["embed_tokens.weight"])
+
+
+def test_weights_are_converted_to_the_models_dtype(build_context: Callable[..., BuildContext]):
+    model, tensors = TinyModel(build_context(dtype=torch.bfloat16)), _tensors()
+    load_weights(model, MemoryCheckpoint(tensors), WEIGHT_MAP)
+    assert torch.equal(model.embed_tokens.weight, tensors["embed_tokens.weight"].bfloat16())
+
+
+def test_a_tied_head_and_ignored_buffers_may_be_stored(build_context: Callable[..., BuildContext]):
+    model, tensors = TinyModel(build_context()), _tensors()
+    extra = {"lm_head.weight": torch.randn(5, 4), "rotary_emb.inv_freq": torch.randn(2)}
+    load_weights(model, MemoryCheckpoint(tensors | extra), WEIGHT_MAP)
+    assert torch.equal(model.lm_head.weight, tensors["embed_tokens.weight"])
+
+
+def test_an_untied_head_must_be_stored(build_context: Callable[..., BuildContext]):
+    model = TinyModel(build_context(), tied=False)
+    with pytest.raises(WeightsError, match=r"has 7 tensors. 1 missing: lm_head.weight\."):
+        load_weights(model, MemoryCheckpoint(_tensors()), WEIGHT_MAP)
+
+
+def test_missing_and_surplus_tensors_are_named_together(build_context: Callable[..., BuildContext]):
+    tensors = _tensors()
+    del tensors["mlp.up_proj.weight"], tensors["input_layernorm.weight"]
+    tensors["mlp.extra.weight"] = torch.zeros(1)
+    with pytest.raises(
+        WeightsError,
+        match=r"2 missing: input_layernorm.weight, mlp.up_proj.weight; 1 surplus: mlp.extra.weight\. Check",
+    ):
+        load_weights(TinyModel(build_context()), MemoryCheckpoint(tensors), WEIGHT_MAP)
+
+
+def test_long_lists_are_counted_and_cut(build_context: Callable[..., BuildContext]):
+    tensors = _tensors() | {f"surplus.{i}": torch.zeros(1) for i in range(11)}
+    with pytest.raises(WeightsError, match=r"11 surplus: (surplus\.\d+, ){8}and 3 more\."):
+        load_weights(TinyModel(build_context()), MemoryCheckpoint(tensors), WEIGHT_MAP)
+
+
+def test_another_shape_is_told_before_anything_is_read(build_context: Callable[..., BuildContext]):
+    model, tensors = TinyModel(build_context()), _tensors()
+    model.embed_tokens.weight.fill_(7)
+    tensors["mlp.up_proj.weight"] = torch.randn(4, 4)
+    with pytest.raises(
+        WeightsError, match=r"1 of another shape: mlp.up_proj.weight \(model \[3, 4\], checkpoint \[4, 4\]\)"
+    ):
+        load_weights(model, MemoryCheckpoint(tensors), WEIGHT_MAP)
+    assert (model.embed_tokens.weight == 7).all()
+
+
+def test_a_mapping_with_another_number_of_parts_is_refused(build_context: Callable[..., BuildContext]):
+    for stacked in ({}, {"gate_up_proj": ("gate_proj",)}):
+        with pytest.raises(WeightsError, match=r"'gate_up_proj' from 1 tensors .* has 2 parts"):
+            load_weights(TinyModel(build_context()), MemoryCheckpoint(_tensors()), WeightMap(stacked=stacked))
+
+
+class SyntheticCheckpoint(CheckpointReader):
+    """Answers for any name."""
+
+    synthetic = True
+
+    def tensors(self):
+        return {}
+
+    def read(self, name, shape, index=None):
+        return torch.ones(shape)[index or ()]
+
+
+def test_synthetic_weights_are_compared_with_nothing(build_context: Callable[..., BuildContext]):
+    model = TinyModel(build_context())
+    load_weights(model, SyntheticCheckpoint(), WEIGHT_MAP)
+    assert all((weight == 1).all() for weight in model.parameters())
+
+
+def test_a_reader_that_gives_another_shape_is_blamed(build_context: Callable[..., BuildContext]):
+    class BrokenCheckpoint(SyntheticCheckpoint):
+        def read(self, name, shape, index=None):
+            return torch.ones(2, 2)
+
+    with pytest.raises(WeightsError, match=r"'embed_tokens.weight' gave shape \[2, 2\].*\[5, 4\].*weight loader"):
+        load_weights(TinyModel(build_context()), BrokenCheckpoint(), WEIGHT_MAP)
