@@ -26,7 +26,7 @@ def command(
     model: options.Model = None,
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The most tokens an answer.")] = 512,
-    temperature: options.Temperature = 0.0,
+    temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
     min_p: options.MinP = None,
@@ -38,7 +38,10 @@ def command(
     set_: options.Set = None,
     plugins: options.Plugins = None,
 ) -> None:
-    """Talk with a model in the terminal; /help lists the commands. Piped, each line of stdin is a message."""
+    """Talk with a model in the terminal; /help lists the commands. Piped, each line of stdin is a message.
+
+    Without any sampling option the likeliest token is taken each time, with a repetition penalty of 1.1.
+    """
     params = options.sampling_params(
         max_tokens=max_tokens,
         temperature=temperature,

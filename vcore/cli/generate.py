@@ -25,7 +25,7 @@ def command(
     ] = None,
     model: options.Model = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The most tokens to generate.")] = 64,
-    temperature: options.Temperature = 0.0,
+    temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
     min_p: options.MinP = None,
@@ -46,8 +46,8 @@ def command(
     """Complete prompts.
 
     One prompt streams to stdout. Several prompts or samples run as one batch and are printed in order, each
-    below a line with its prompt. The default takes the likeliest token each time, so that the same command
-    prints the same text.
+    below a line with its prompt. Without any sampling option the likeliest token is taken each time, with a
+    repetition penalty of 1.1, so that the same command prints the same text.
     """
     if logprobs is not None and not as_json:
         raise typer.BadParameter("only the JSON output has logprobs: add --json", param_hint="--logprobs")

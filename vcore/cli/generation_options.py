@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vcore.sampling_params import SamplingParams
 
 __all__ = [
+    "DEFAULT_REPETITION_PENALTY",
     "Config",
     "Device",
     "MinP",
@@ -38,26 +39,57 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configurati
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as cache.block_size=32.")]
 Plugins = Annotated[list[str] | None, typer.Option("-p", metavar="PLUGIN", help="File or module, or no:NAME.")]
 Device = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0.")]
-Temperature = Annotated[float, typer.Option("--temperature", "-t", min=0.0, help="0 takes the likeliest token.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        "-t",
+        min=0.0,
+        help="0 takes the likeliest token. 1 with --top-p, --top-k or --min-p; else 0.",
+    ),
+]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Keep tokens up to this much probability.")]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Keep so many tokens.")]
 MinP = Annotated[float | None, typer.Option("--min-p", help="Keep tokens this likely beside the likeliest.")]
 RepetitionPenalty = Annotated[
-    float | None, typer.Option("--repetition-penalty", help="Above 1, words that were used become less likely.")
+    float | None, typer.Option("--repetition-penalty", help="Above 1, tokens that were used become less likely.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="Text that ends the output; may be given again.")]
 
 
-def sampling_params(**given: Any) -> SamplingParams:
+DEFAULT_REPETITION_PENALTY = 1.1
+"""With the likeliest token each time. Without it small models go round in circles within a few lines."""
+
+
+def sampling_params(
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    **given: Any,
+) -> SamplingParams:
     """`SamplingParams` of the options that were given; None and empty lists count as not given.
+
+    If none of those that are named here is given, the likeliest token is taken each time, with
+    `DEFAULT_REPETITION_PENALTY`. As soon as one is, no penalty applies but the one given, so that
+    ``--temperature 0`` is plain greedy decoding.
 
     Raises:
         RequestError: one is out of range, or two contradict each other.
     """
     from vcore.sampling_params import SamplingParams
 
-    return SamplingParams(**{name: value for name, value in given.items() if value is not None and value != []})
+    filters = {"top_p": top_p, "top_k": top_k, "min_p": min_p}
+    filtered = any(value is not None for value in filters.values())
+    if temperature is None:
+        if not filtered and repetition_penalty is None:
+            repetition_penalty = DEFAULT_REPETITION_PENALTY
+        temperature = 1.0 if filtered else 0.0
+    values = {"temperature": temperature, "repetition_penalty": repetition_penalty} | filters | given
+    return SamplingParams(**{name: value for name, value in values.items() if value is not None and value != []})
 
 
 def open_llm(

@@ -91,7 +91,7 @@ def test_one_prompt_streams_to_stdout_alone(made: list[Any], capsys: pytest.Capt
     assert capsys.readouterr() == ("one two three\n", "")
     [(how, prompt, params)] = made[0].asked
     assert (how, prompt) == ("stream", "The capital of France is")
-    assert (params.temperature, params.max_tokens) == (0.0, 64)
+    assert params == SamplingParams(temperature=0.0, repetition_penalty=1.1, max_tokens=64)
     assert made[0].closed
 
 
@@ -111,6 +111,25 @@ def test_every_option_reaches_the_parameters(made: list[Any]) -> None:
         stop=("A", "B b"),
         repetition_penalty=1.5,
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "temperature", "penalty"),
+    [
+        ([], 0.0, 1.1),
+        (["--temperature", "0"], 0.0, 1.0),
+        (["--temperature", "0.5", "--top-p", "0.9"], 0.5, 1.0),
+        (["--top-k", "5"], 1.0, 1.0),
+        (["--repetition-penalty", "1.3"], 0.0, 1.3),
+        (["--seed", "3"], 0.0, 1.1),
+    ],
+)
+def test_defaults_hold_until_a_sampling_option_is_given(
+    made: list[Any], arguments: list[str], temperature: float, penalty: float
+) -> None:
+    assert run(["generate", "p", *arguments]) == 0
+    params = made[0].asked[0][2]
+    assert (params.temperature, params.repetition_penalty) == (temperature, penalty)
 
 
 def test_the_engine_is_configured(made: list[Any]) -> None:
