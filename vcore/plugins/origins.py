@@ -84,7 +84,8 @@ def _file_registrant(written: str, base_dir: Path) -> Registrant:
     except OSError as error:
         raise ConfigError(f"plugins.load: {written!r}: {path} cannot be read: {error}") from error
     digest = hashlib.sha256(source).hexdigest()
-    module_name = f"vcore_file_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest[:12]}"
+    identity = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()
+    module_name = f"vcore_file_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{identity[:12]}"
     return Registrant(
         distribution=path.name,
         version=None,
