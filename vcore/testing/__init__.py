@@ -9,6 +9,7 @@ _EXPORTS = {
     "attention_case": ("AttentionCase",),
     "memory_checkpoint": ("MemoryCheckpoint",),
     "model_driver": ("ModelDriver",),
+    "thread_collective": ("ThreadCollective",),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

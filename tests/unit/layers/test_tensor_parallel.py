@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -22,39 +20,9 @@ from vcore.layers import (
     load_weights,
 )
 from vcore.testing.memory_checkpoint import MemoryCheckpoint
+from vcore.testing.thread_collective import ThreadCollective
 
 BuildModel = Callable[[BuildContext], nn.Module]
-
-
-class ThreadCollective:
-    """The exchange among ranks that run in threads of this process."""
-
-    def __init__(self, size: int) -> None:
-        self._barrier = threading.Barrier(size, timeout=30)
-        self._tensors: list[torch.Tensor | None] = [None] * size
-
-    def of_rank(self, rank: int) -> RankCollective:
-        return RankCollective(self, rank)
-
-    def exchange(self, rank: int, tensor: torch.Tensor) -> list[torch.Tensor]:
-        self._barrier.wait()  # all have read what the last exchange left
-        self._tensors[rank] = tensor
-        self._barrier.wait()
-        return list(self._tensors)
-
-
-class RankCollective:
-    """One rank's end of a `ThreadCollective`."""
-
-    def __init__(self, collective: ThreadCollective, rank: int) -> None:
-        self._collective = collective
-        self._rank = rank
-
-    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self._collective.exchange(self._rank, tensor)).sum(0)
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.cat(self._collective.exchange(self._rank, tensor), -1)
 
 
 @pytest.fixture
@@ -62,18 +30,25 @@ def run_on_ranks(build_context: Callable[..., BuildContext]):
     """Build and load a module on each rank, run it, and return the ranks' outputs."""
 
     def run(size: int, build: BuildModel, tensors: dict[str, torch.Tensor], x: torch.Tensor, stacked=None):
-        collective = ThreadCollective(size)
-
-        def run_rank(rank: int) -> torch.Tensor:
-            context = build_context(tp_rank=rank, tp_size=size, collective=collective.of_rank(rank))
+        def run_rank(rank: int, collective: ThreadCollective) -> torch.Tensor:
+            context = build_context(tp_rank=rank, tp_size=size, collective=collective)
             module = build(context)
             load_weights(module, MemoryCheckpoint(tensors), WeightMap(stacked=stacked or {}))
             return module(x)
 
-        with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(run_rank, range(size)))
+        return ThreadCollective.run(size, run_rank)
 
     return run
+
+
+class Unused:
+    """A collective that is there, and not called."""
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
 
 
 class TwoLinears(nn.Module):
@@ -154,7 +129,7 @@ def test_each_rank_reads_only_its_slice(build_context: Callable[..., BuildContex
             self.num_read += tensor.numel()
             return tensor
 
-    context = build_context(tp_rank=1, tp_size=2, collective=ThreadCollective(2).of_rank(1))
+    context = build_context(tp_rank=1, tp_size=2, collective=Unused())
     checkpoint = CountingCheckpoint({"weight": torch.randn(6, 8)})
     for module in (ColumnParallelLinear(context, 8, 6), RowParallelLinear(context, 8, 6)):
         checkpoint.num_read = 0
@@ -187,4 +162,14 @@ def test_what_cannot_be_split_is_refused_with_the_numbers(
     build_context: Callable[..., BuildContext], build: BuildModel, message: str
 ):
     with pytest.raises(ConfigError, match=message):
-        build(build_context(tp_size=3, collective=ThreadCollective(3).of_rank(0)))
+        build(build_context(tp_size=3, collective=Unused()))
+
+
+def test_a_rank_that_fails_ends_the_others():
+    def work(rank: int, collective: ThreadCollective) -> torch.Tensor:
+        if rank == 1:
+            raise KeyError("of rank 1")
+        return collective.all_reduce(torch.ones(1))
+
+    with pytest.raises(KeyError, match="of rank 1"):
+        ThreadCollective.run(2, work)
