@@ -110,15 +110,16 @@ def _race_survivors(
     scores: NDArray[np.float32], limits: NDArray[np.float32], keys: torch.Tensor, offsets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The race among the tokens at or above the limits; noise is drawn for those alone."""
-    num_rows = scores.shape[0]
-    rows, survivors = np.nonzero(scores >= limits[:, None])
+    num_rows, vocab_size = scores.shape
+    flat = np.flatnonzero(scores >= limits[:, None])  # far faster than nonzero of two axes
+    rows, survivors = np.divmod(flat, vocab_size)
     counts = np.bincount(rows, minlength=num_rows)
     starts = np.cumsum(counts) - counts
     rows_, survivors_ = torch.from_numpy(rows), torch.from_numpy(survivors)
     noise = log_exponential(keys[rows_] + offsets[survivors_]).numpy()
     # [num_rows, most survivors of a row], each row's own from the left
     padded = np.full((num_rows, max(int(counts.max()), 1)), -np.inf, dtype=np.float32)
-    padded[rows, np.arange(rows.size) - starts[rows]] = scores[rows, survivors] - noise
+    padded[rows, np.arange(rows.size) - starts[rows]] = scores.reshape(-1)[flat] - noise
     winners = padded.argmax(axis=1)
     best = padded[np.arange(num_rows), winners]
     # A row of NaN keeps no token: nothing compares with its limit.

@@ -60,7 +60,7 @@ def _host_pass(
     """Thresholds of top-k and top-p by the `width` largest scores of each row, and whether they suffice to tell."""
     num_rows, width = scores.shape
     rows = np.arange(num_rows)
-    descending = np.sort(scores, axis=1)[:, ::-1]
+    descending = np.ascontiguousarray(np.sort(scores, axis=1)[:, ::-1])
     cumulative = np.exp(descending).cumsum(axis=1, dtype=np.float64)
     within, unlimited = top_k <= width, top_k >= vocab_size
     num_kept = np.minimum(top_k, width)

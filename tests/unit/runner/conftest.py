@@ -1,0 +1,339 @@
+"""Test doubles: a model whose logits depend on every token of the context, read through the cache, and a driver of steps."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionLayer, AttentionMetadata, LayerSpec
+from vcore.interfaces.executor import StepHandle
+from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.logits import LogitsProcessor
+from vcore.interfaces.model import BuildContext, Model
+from vcore.interfaces.step import NewRow, SampledTokens, SchedulerOutput, TokenLogprobs
+from vcore.interfaces.weights import CheckpointReader, TensorInfo, WeightLoader
+from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec
+from vcore.runner import ModelRunner, RunnerSettings
+from vcore.sampling_params import SamplingParams
+
+VOCAB = 40
+PRIME = 1_000_003
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def context_logits(tokens: Sequence[int], vocab_size: int = VOCAB) -> np.ndarray:
+    """The logits that `ContextModel` gives after `tokens`: float32 [vocab_size], different for any other context."""
+    digest = 0
+    for token in tokens:
+        digest = (digest * 31 + int(token) + 1) % PRIME
+    ids = np.arange(1, vocab_size + 1, dtype=np.int64)
+    return ((digest * ids * ids + 7 * ids) % PRIME / PRIME * 8 - 4).astype(np.float32)
+
+
+class ContextModel(Model):
+    """Keeps token ids (as K) and positions (as V) in its one cache layer, and digests what attention finds there."""
+
+    def __init__(self, vocab_size: int = VOCAB, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.weight = torch.nn.Parameter(torch.empty(1))
+        self.logits_dtype = dtype
+        self.logits_rows: list[int] = []
+        self.contexts: list[AttentionContext] = []
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        attn: AttentionContext,
+        intermediate: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        metadata, cache = attn.plan, attn.layer_caches[0]
+        assert isinstance(metadata, AttentionMetadata)
+        self.contexts.append(attn)
+        block_size = cache.shape[2]
+        blocks, offsets = attn.slot_mapping // block_size, attn.slot_mapping % block_size
+        cache[blocks, 0, offsets, 0, 0] = input_ids.to(cache.dtype)
+        cache[blocks, 1, offsets, 0, 0] = positions.to(cache.dtype)
+        digests = []
+        for i in range(metadata.num_requests):
+            length = int(metadata.seq_lens[i])
+            table = metadata.block_table[i, : -(-length // block_size)].long()
+            tokens = cache[table, 0].reshape(-1)[:length].long().tolist()
+            assert cache[table, 1].reshape(-1)[:length].long().tolist() == list(range(length))
+            begin, end = metadata.query_start_loc[i : i + 2].tolist()
+            digest = 0
+            for position, token in enumerate(tokens):
+                digest = (digest * 31 + token + 1) % PRIME
+                if position >= length - (end - begin):
+                    digests.append(digest)
+        return torch.tensor(digests, dtype=torch.float64)[:, None]
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        self.logits_rows.append(hidden_states.shape[0])
+        ids = torch.arange(1, self.vocab_size + 1)
+        digests = hidden_states.long()
+        return ((digests * ids * ids + 7 * ids) % PRIME / PRIME * 8 - 4).to(self.logits_dtype)
+
+    def load_weights(self, checkpoint: CheckpointReader) -> None:
+        self.weight.data.copy_(checkpoint.read("weight", (1,)))
+
+    def kv_cache_specs(self) -> Sequence[KVCacheSpec]:
+        return [FullAttentionSpec(dtype=torch.float32, num_kv_heads=1, head_dim=1)]
+
+
+class PassThroughBackend(AttentionBackend):
+    """Its plan is the metadata itself."""
+
+    def build_layer(self, spec: LayerSpec) -> AttentionLayer:
+        raise NotImplementedError
+
+    def plan(self, metadata: AttentionMetadata) -> object:
+        return metadata
+
+
+class OneTensorCheckpoint(CheckpointReader):
+    closed = False
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        return {"weight": TensorInfo((1,), "float32")}
+
+    def read(self, name: str, shape: tuple[int, ...], index: tuple[slice, ...] | None = None) -> torch.Tensor:
+        return torch.full(shape, 3.0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class OneTensorLoader(WeightLoader):
+    def __init__(self) -> None:
+        self.checkpoint = OneTensorCheckpoint()
+
+    def config(self) -> HFConfig:
+        return HFConfig({"vocab_size": VOCAB})
+
+    def open(self) -> CheckpointReader:
+        return self.checkpoint
+
+
+def no_processors(name: str) -> LogitsProcessor:
+    raise LookupError(f"no processor {name}")
+
+
+@dataclass
+class Request:
+    """A request as the driver of a test sees it."""
+
+    request_id: str
+    prompt: list[int]
+    params: SamplingParams
+    seed: int = 0
+    sample_index: int = 0
+    eos: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    output: list[int] = field(default_factory=list)
+    """Tokens collected."""
+    launched: int = 0
+    """Tokens whose step was launched and not collected."""
+    computed: int = 0
+    row: int | None = None
+    blocks: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.output) + self.launched
+
+
+class Driver:
+    """Schedules by hand: says which request computes how many tokens, and keeps rows and blocks."""
+
+    def __init__(self, runner: ModelRunner, settings: RunnerSettings, num_blocks: int, seed: int = 0) -> None:
+        self.runner, self.settings = runner, settings
+        self.random = random.Random(seed)
+        self.free_rows = list(range(settings.max_num_seqs))
+        self.free_blocks = list(range(1, num_blocks))
+        self.freed: list[int] = []
+        self.step_id = 0
+        self.in_flight: deque[tuple[list[Request], StepHandle]] = deque()
+
+    def launch(self, wanted: Sequence[tuple[Request, int]]) -> StepHandle:
+        """Launch a step of (request, number of tokens) pairs; those with one token are put first."""
+        ordered = sorted(wanted, key=lambda pair: pair[1] != 1)
+        new_rows, grown = [], []
+        for request, count in ordered:
+            needed = -(-(request.computed + count) // self.settings.block_size)
+            fresh = [self._block() for _ in range(needed - len(request.blocks))]
+            request.blocks += fresh
+            if request.row is None:
+                request.row = self.free_rows.pop(self.random.randrange(len(self.free_rows)))
+                new_rows.append(self._new_row(request))
+            else:
+                grown += [(request.row, block) for block in fresh]
+        self.random.shuffle(new_rows)
+        samples = [request.computed + count == request.num_tokens for request, count in ordered]
+        output = SchedulerOutput(
+            step_id=self.step_id,
+            freed_rows=self.freed,
+            new_rows=new_rows,
+            grown_rows=np.array([row for row, _ in grown], dtype=np.int32),
+            grown_block_ids=np.array([block for _, block in grown], dtype=np.int32),
+            rows=np.array([request.row for request, _ in ordered], dtype=np.int32),
+            num_tokens=np.array([count for _, count in ordered], dtype=np.int32),
+            samples=np.array(samples, dtype=np.bool_),
+            num_decodes=sum(count == 1 for _, count in ordered),
+        )
+        self.freed, self.step_id = [], self.step_id + 1
+        for (request, count), sampled in zip(ordered, samples, strict=True):
+            request.computed += count
+            request.launched += sampled
+        handle = self.runner.launch(output)
+        self.in_flight.append(([request for request, _ in ordered], handle))
+        return handle
+
+    def collect(self) -> SampledTokens:
+        """Collect the oldest step."""
+        requests, handle = self.in_flight.popleft()
+        result = handle.collect()
+        by_row = {request.row: request for request in requests}
+        for row, token in zip(result.rows.tolist(), result.token_ids.tolist(), strict=True):
+            request = by_row[row]
+            request.launched -= 1
+            request.output.append(token)
+            request.error = result.errors.get(row)
+        for row, entries in result.logprobs.items():
+            by_row[row].logprobs += entries
+        for row, entries in result.prompt_logprobs.items():
+            by_row[row].prompt_logprobs += entries
+        return result
+
+    def step(self, *wanted: tuple[Request, int]) -> SampledTokens:
+        """Launch and collect."""
+        self.launch(wanted)
+        return self.collect()
+
+    def release(self, request: Request) -> None:
+        """Take row and blocks away, as at the end or at a preemption."""
+        assert request.row is not None
+        assert not request.launched
+        self.freed.append(request.row)
+        self.free_rows.append(request.row)
+        self.free_blocks += request.blocks
+        request.row, request.blocks, request.computed = None, [], 0
+
+    def run(self, request: Request, num_tokens: int) -> list[int]:
+        """Compute the whole prompt in a step, then decode until there are `num_tokens`."""
+        while len(request.output) < num_tokens:
+            self.step((request, request.num_tokens - request.computed))
+        return request.output
+
+    def _block(self) -> int:
+        return self.free_blocks.pop(self.random.randrange(len(self.free_blocks)))
+
+    def _new_row(self, request: Request) -> NewRow:
+        assert request.row is not None
+        return NewRow(
+            row=request.row,
+            request_id=request.request_id,
+            token_ids=request.prompt + request.output,
+            num_prompt_tokens=len(request.prompt),
+            num_computed_tokens=0,
+            block_ids=list(request.blocks),
+            params=request.params,
+            eos_token_ids=request.eos,
+            seed=request.seed,
+            sample_index=request.sample_index,
+            bad_words_token_ids=request.bad_words,
+            num_prompt_logprobs=len(request.prompt_logprobs),
+        )
+
+
+@dataclass
+class Setup:
+    """A runner that is ready, with its doubles."""
+
+    runner: ModelRunner
+    model: ContextModel
+    loader: OneTensorLoader
+    driver: Driver
+    build_contexts: list[BuildContext]
+
+
+@pytest.fixture
+def setup_runner() -> Callable[..., Setup]:
+    """Makes a runner over the doubles, loaded and with a cache."""
+
+    def make(
+        *,
+        block_size: int = 4,
+        num_blocks: int = 64,
+        max_num_seqs: int = 8,
+        seed: int = 0,
+        keep_tokens_on_device: bool = False,
+        make_processor: Callable[[str], LogitsProcessor] = no_processors,
+        model: ContextModel | None = None,
+        vocab_size: int = VOCAB,
+    ) -> Setup:
+        settings = RunnerSettings(
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=64,
+            max_model_len=60,
+            memory_fraction=0.5,
+            vocab_size=vocab_size,
+            cpu_cache_bytes_limit=1 << 20,
+        )
+        used, loader, contexts = model or ContextModel(vocab_size), OneTensorLoader(), []
+
+        def build(context: BuildContext) -> Model:
+            contexts.append(context)
+            return used
+
+        runner = ModelRunner(
+            settings,
+            build_model=build,
+            loader=loader,
+            attention=PassThroughBackend(),
+            make_processor=make_processor,
+            keep_tokens_on_device=keep_tokens_on_device,
+        )
+        runner.load()
+        runner.initialize_cache(num_blocks)
+        return Setup(runner, used, loader, Driver(runner, settings, num_blocks, seed), contexts)
+
+    return make
+
+
+@pytest.fixture
+def make_request() -> Callable[..., Request]:
+    """Makes a request; keywords that are not a request's own become sampling parameters."""
+
+    def make(prompt: list[int], request_id: str = "r", **values: object) -> Request:
+        own = {name: values.pop(name) for name in ("seed", "sample_index", "eos", "bad_words") if name in values}
+        params = SamplingParams(**{"temperature": 0.0, "max_tokens": None, **values})
+        return Request(request_id, prompt, params, **own)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def naive_logits() -> Callable[[Sequence[int]], np.ndarray]:
+    """What the doubles' model says after some tokens."""
+    return context_logits
