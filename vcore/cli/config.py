@@ -182,8 +182,9 @@ def _print_decisions(resolution: Resolution) -> None:
     from rich.text import Text
 
     table = Table(title="What every auto became")
-    for column in ("key", "value", "why"):
-        table.add_column(column, overflow="fold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("value", overflow="fold", max_width=24)
+    table.add_column("why", overflow="fold")
     for decision in resolution.decisions:
         why = [decision.why]
         why += [f"not {candidate}: {'; '.join(reasons)}" for candidate, reasons in decision.rejected]

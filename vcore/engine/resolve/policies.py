@@ -32,7 +32,8 @@ def choose_policy(choice: PluginChoice, key: str, catalog: Catalog) -> tuple[Cat
     best = catalog.best(kind)
     lower = [(entry.address, ("its rank is lower",)) for entry in catalog.candidates(kind) if entry is not best]
     rejected = (*lower, *not_considered(catalog, kind))
-    return best, Decision(key=key, value=selector(catalog, best), why="the highest rank", rejected=rejected)
+    why = "the highest rank" if lower else "the only one there is"
+    return best, Decision(key=key, value=selector(catalog, best), why=why, rejected=rejected)
 
 
 def choose_executor(config: EngineConfig, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:

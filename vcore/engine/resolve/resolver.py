@@ -204,7 +204,7 @@ def _choose_attention(
 def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLog) -> None:
     if config.cache.num_blocks != "auto":
         return
-    memory = "the machine's free memory" if device.type == "cpu" else f"the memory of {device}"
+    memory = "the machine's free memory, at most 4 GiB," if device.type == "cpu" else f"the memory of {device}"
     why = f"as many as cache.memory_fraction={config.cache.memory_fraction} of {memory} holds beside the model"
     log.decisions.append(Decision(key="cache.num_blocks", value="known once the model is loaded", why=why))
 
