@@ -23,6 +23,8 @@ from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from vcore.engine.build import Engine
+    from vcore.engine.core import EngineHealth
+    from vcore.scheduler import SchedulerStats
     from vcore.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["LLM"]
@@ -244,6 +246,14 @@ class LLM:
     def reset_prefix_cache(self) -> bool:
         """Forget every cached prefix; whether that was possible."""
         return self._open().core.reset_prefix_cache()
+
+    def stats(self) -> SchedulerStats:
+        """Counts of requests, blocks and prefix hits."""
+        return self._open().core.stats()
+
+    def health(self) -> EngineHealth:
+        """Whether the engine goes on, and every policy fault so far."""
+        return self._open().core.health()
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer.

@@ -123,6 +123,7 @@ class AdmissionPlanner:
                 eos_token_ids=engine.eos_token_ids,
                 seed=engine.seed,
                 sample_index=engine.sample_index,
+                bad_words_token_ids=engine.bad_words_token_ids,
             )
         )
         if not request.was_started:

@@ -106,6 +106,12 @@ class FakeCore:
     def reset_prefix_cache(self) -> bool:
         return True
 
+    def stats(self) -> str:
+        return "stats"
+
+    def health(self) -> str:
+        return "health"
+
     def start_profile(self, folder: object) -> None:
         self.profile.append(("start", folder))
 

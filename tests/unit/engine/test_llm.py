@@ -169,6 +169,7 @@ def test_what_the_engine_is(make_llm: Any) -> None:
     llm, _ = make_llm()
     assert (llm.vocab_size, llm.max_model_len, llm.config.runtime.seed) == (260, 64, 0)
     assert llm.reset_prefix_cache()
+    assert (llm.stats(), llm.health()) == ("stats", "health")
 
 
 def test_a_profile_goes_into_a_folder(make_llm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
