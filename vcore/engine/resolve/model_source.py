@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast
 
 from vcore.cache_dir import model_cache_dir
-from vcore.config import ModelConfig
 from vcore.engine.resolve.lookup import usable
 from vcore.errors import ModelNotFoundError, PluginConflictError, PluginNotFoundError
 from vcore.interfaces.sources import ModelSource, ModelSourceContext, ProgressCallback
@@ -66,18 +65,21 @@ def choose_source(path: str, catalog: Catalog, base_dir: Path | None = None) -> 
 
 
 def fetch_model(
-    config: ModelConfig,
-    catalog: Catalog,
-    chosen: ChosenSource,
-    progress: ProgressCallback | None = None,
+    chosen: ChosenSource, catalog: Catalog, *, offline: bool, progress: ProgressCallback | None = None
 ) -> Path:
     """The folder, or single file, of the model, fetched if it is not on this machine yet.
+
+    Args:
+        chosen: the source and the name.
+        catalog: creates the source.
+        offline: fetch nothing.
+        progress: told of a download.
 
     Raises:
         ModelNotFoundError: the source has no such model.
         DownloadError: it could not be fetched whole.
     """
-    context = ModelSourceContext(cache_dir=model_cache_dir(), progress=progress, offline=config.offline)
+    context = ModelSourceContext(cache_dir=model_cache_dir(), progress=progress, offline=offline)
     source = cast(ModelSource, catalog.create(chosen.entry, context=context))
     return source.fetch(chosen.name)
 

@@ -58,8 +58,6 @@ class _Parts:
 class _OpenedModel:
     """A model's files, opened as far as their configuration."""
 
-    path: Path
-    source_entry: CatalogEntry
     loader_entry: CatalogEntry
     loader: WeightLoader
     hf_config: HFConfig
@@ -73,6 +71,7 @@ def resolve(
     *,
     base_dir: Path | None = None,
     progress: ProgressCallback | None = None,
+    offline: bool = False,
 ) -> Resolution:
     """Decide every ``auto`` of `config` for this machine and this model. Fetches the model if it is not here.
 
@@ -83,6 +82,7 @@ def resolve(
         catalog: the plugins that there are.
         base_dir: a relative `model.path` is looked for here first, then in the working directory.
         progress: told of a download.
+        offline: fetch nothing, whatever `model.offline` says.
 
     Raises:
         ConfigError: it cannot be met here; the message has the numbers.
@@ -94,7 +94,10 @@ def resolve(
     check_limits(config.scheduler)
     tokenizer = _find_tokenizer(config, base_dir)
     parts = _choose_parts(config, catalog, log)
-    model = _open_model(config, catalog, base_dir, progress, log)
+    source = choose_source(config.model.path, catalog, base_dir)
+    path = fetch_model(source, catalog, offline=offline or config.model.offline, progress=progress)
+    log.decisions.append(Decision(key="model.path", value=str(path), why=source.why))
+    model = _open_model(config, catalog, path, progress, log)
     dtype = log.take(resolve_dtype(config.model.dtype, parts.device, model.hf_config))
     length = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
     limits = log.take_all(resolve_limits(config.scheduler, device_type=parts.device.type, max_model_len=length))
@@ -104,11 +107,11 @@ def resolve(
     return Resolution(
         config=_without_auto(config, log, tokenizer),
         decisions=_in_order(log),
-        model_path=model.path,
+        model_path=path,
         hf_config=model.hf_config,
         generation_config=generation_config,
         loader=model.loader,
-        source_entry=model.source_entry,
+        source_entry=source.entry,
         loader_entry=model.loader_entry,
         model=model.entry,
         attention=attention,
@@ -158,20 +161,15 @@ def _find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
 
 
 def _open_model(
-    config: EngineConfig, catalog: Catalog, base_dir: Path | None, progress: ProgressCallback | None, log: DecisionLog
+    config: EngineConfig, catalog: Catalog, path: Path, progress: ProgressCallback | None, log: DecisionLog
 ) -> _OpenedModel:
-    """Fetch the model, choose its loader, read its configuration, choose the model plugin."""
-    source = choose_source(config.model.path, catalog, base_dir)
-    path = fetch_model(config.model, catalog, source, progress)
-    log.decisions.append(Decision(key="model.path", value=str(path), why=source.why))
+    """Choose the loader of the files at `path`, read the model's configuration, choose the model plugin."""
     loader_entry = log.take(choose_loader(config.model, path, catalog))
     context = WeightLoaderContext(path=path, seed=config.runtime.seed, progress=progress)
     options = config.model.load_format.options
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
     hf_config = loader.config()
     return _OpenedModel(
-        path=path,
-        source_entry=source.entry,
         loader_entry=loader_entry,
         loader=loader,
         hf_config=hf_config,
