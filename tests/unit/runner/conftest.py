@@ -1,4 +1,4 @@
-"""Test doubles: a model whose logits depend on every token of the context, read through the cache, and a driver of steps."""
+"""Test doubles: a model whose logits depend on all of its context, read through the cache, and a driver of steps."""
 
 from __future__ import annotations
 

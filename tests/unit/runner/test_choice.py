@@ -1,4 +1,4 @@
-"""Greedy choice and the race: the right distribution, the same sample in any company, and no garbage for broken rows."""
+"""Greedy choice and the race: the right distribution, the same sample in any company, no garbage for broken rows."""
 
 from __future__ import annotations
 

@@ -68,9 +68,7 @@ def make_state(data: st.DataObject, block_size: int) -> BatchState:
         for row in range(ROWS)
     ]
     empty = np.empty(0, dtype=np.int32)
-    state.apply(
-        SchedulerOutput(step_id=0, new_rows=new_rows, rows=empty, num_tokens=empty, samples=empty.astype(bool))
-    )
+    state.apply(SchedulerOutput(step_id=0, new_rows=new_rows, rows=empty, num_tokens=empty, samples=empty.astype(bool)))
     return state
 
 
@@ -108,7 +106,9 @@ def test_tokens_that_the_host_does_not_know_come_from_the_device(data: st.DataOb
     output = draw_output(data, state, decodes_only=data.draw(st.booleans()))
     unknown = [row for row in output.rows.tolist() if data.draw(st.booleans())]
     last = torch.arange(1000, 1000 + ROWS)
-    expected = {row: int(state.num_computed[row]) + int(n) for row, n in zip(output.rows, output.num_tokens, strict=True)}
+    expected = {
+        row: int(state.num_computed[row]) + int(n) for row, n in zip(output.rows, output.num_tokens, strict=True)
+    }
     for row in range(ROWS):  # each row's tokens end where this step does, or just after
         state.num_tokens[row] = expected.get(row, LENGTH)
         state.num_unknown[row] = row in unknown
@@ -129,7 +129,10 @@ def test_a_chunk_that_ends_before_the_unknown_token_reads_the_host() -> None:
     state.token_ids[0, :4] = [5, 6, 7, 0]
     state.num_tokens[0], state.num_unknown[0] = 4, 1
     output = SchedulerOutput(
-        step_id=0, rows=np.array([0], dtype=np.int32), num_tokens=np.array([3], dtype=np.int32), samples=np.array([False])
+        step_id=0,
+        rows=np.array([0], dtype=np.int32),
+        num_tokens=np.array([3], dtype=np.int32),
+        samples=np.array([False]),
     )
     batch = InputBuilder(state, SharedStaging(), 8).build(output, torch.tensor([99]))
     assert batch.input_ids.tolist() == [5, 6, 7]

@@ -1,4 +1,4 @@
-"""`ProcessorSet` through the sampler: who is told what, one call for all rows, and failures that stay with their row."""
+"""`ProcessorSet` through the sampler: who is told what, one call for all rows, failures that stay with their row."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class Bench:
     def __init__(self) -> None:
         self.made: dict[str, Only] = {}
         self.batch = BatchState(max_num_seqs=8, max_model_len=32, block_size=16)
-        self.state = SamplingState(
-            self.batch, max_num_seqs=8, vocab_size=VOCAB, device=CPU, make_processor=self._make
-        )
+        self.state = SamplingState(self.batch, max_num_seqs=8, vocab_size=VOCAB, device=CPU, make_processor=self._make)
         self.sampler = Sampler(VOCAB, CPU, self.state.penalties)
 
     def _make(self, name: str) -> LogitsProcessor:

@@ -246,7 +246,11 @@ def test_a_neighbours_rules_do_not_change_a_row() -> None:
         rows = [bench.add(item) for item in [*plain, *neighbours]]
         return bench.sample(rows, logits[: len(rows)]).token_ids.tolist()[:4]
 
-    loud = [case(allowed_token_ids=(1,)), case(temperature=0, presence_penalty=2), case(min_tokens=9, logit_bias={1: 9.0})]
+    loud = [
+        case(allowed_token_ids=(1,)),
+        case(temperature=0, presence_penalty=2),
+        case(min_tokens=9, logit_bias={1: 9.0}),
+    ]
     assert tokens([]) == tokens(loud)
 
 
