@@ -1,0 +1,68 @@
+"""`ProcessorOptions` over a real catalog, with a plugin that was given as an object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from vcore.config import PluginOptions, PluginsConfig
+from vcore.engine.processor_options import ProcessorOptions
+from vcore.errors import RequestError
+from vcore.plugins import Catalog, LogitsProcessorSpec, discover, hookimpl
+from vcore.sampling_params import LogitsProcessorRequest
+
+
+class Options(PluginOptions):
+    k: int = 3
+
+
+def make_nothing(*, options: object, context: object) -> object:
+    return object()
+
+
+class Plugin:
+    @hookimpl
+    def vcore_logits_processors(self) -> Sequence[LogitsProcessorSpec]:
+        return [
+            LogitsProcessorSpec(name="keep", load=make_nothing, api="1.0", options=Options),
+            LogitsProcessorSpec(name="plain", load=make_nothing, api="1.0"),
+            LogitsProcessorSpec(name="absent", load="no_such_package_at_all:Thing", api="1.0"),
+        ]
+
+
+@pytest.fixture(scope="module")
+def checker() -> ProcessorOptions:
+    catalog: Catalog = discover(PluginsConfig(), objects=[Plugin()])
+    return ProcessorOptions(catalog)
+
+
+def test_options_are_checked_and_filled_in(checker: ProcessorOptions) -> None:
+    def check(name: str, **options: Any) -> dict[str, Any]:
+        return checker.check(LogitsProcessorRequest(name=name, options=options)).options
+
+    assert check("keep") == {"k": 3}
+    assert check("keep", k=5) == {"k": 5}
+    assert check("plain") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("keap", {}, "did you mean 'keep'"),
+        ("os:system", {}, "os:system"),
+        ("no_such_package_at_all:Thing", {}, "no_such_package_at_all:Thing"),
+        ("", {}, "logits_processor"),
+        ("absent", {}, "no_such_package_at_all"),
+        ("keep", {"j": 1}, "j"),
+        ("keep", {"k": "many"}, "many"),
+        ("plain", {"k": 1}, "k"),
+    ],
+)
+def test_what_cannot_be_used_is_a_request_error(
+    checker: ProcessorOptions, name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        checker.check(LogitsProcessorRequest(name=name, options=options))
+    assert caught.value.param == "logits_processors"
