@@ -48,7 +48,7 @@ class AdmissionPlanner:
         self._refused: tuple[int, int, int, int] | None = None
 
     def plan(self, plan: StepPlan) -> None:
-        """Add to `plan` what fits."""
+        """Add to `plan` what fits into the tokens that running requests leave."""
         waiting = self._lifecycle.waiting
         # Requests that were just preempted must not take the blocks that were just freed for others.
         if not len(waiting) or plan.budget <= 0 or plan.preempted:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from vcore_policies.eviction.lru import LRUEviction
+from vcore_policies.scheduling.fcfs import FCFSPolicy
 
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.engine.step_output import Finished, StepOutput
@@ -22,8 +24,6 @@ from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler import Scheduler, SchedulerSettings
-from vcore_policies.eviction.lru import LRUEviction
-from vcore_policies.scheduling.fcfs import FCFSPolicy
 
 VOCAB = 50
 
