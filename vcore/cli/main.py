@@ -82,7 +82,7 @@ def _load(name: str) -> Any:
         raise VcoreError(f"this installation has no `vcore {name}`: there is no module {error.name}") from None
     group = getattr(module, "app", None)
     if group is None:
-        group = typer.Typer()
+        group = typer.Typer(add_completion=False)
         group.command(name)(module.command)
     loaded = typer.main.get_command(group)
     loaded.name = name

@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from vcore.engine.batch import about_prompt
 from vcore.engine.fair_lock import FairLock
 from vcore.engine.input_processor import ProcessedRequest
 from vcore.engine.interrupts import deferred_interrupt
@@ -22,7 +23,7 @@ from vcore.engine.step_output import StepOutput
 from vcore.errors import EngineError, RequestError, VcoreError
 from vcore.outputs import RequestOutput
 
-__all__ = ["EngineDriver", "SteppedCore", "about_prompt"]
+__all__ = ["EngineDriver", "SteppedCore"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,6 @@ class _Call:
 
     unfinished: set[str] = field(default_factory=set)
     outputs: deque[RequestOutput] = field(default_factory=deque)
-
-
-def about_prompt(error: RequestError, index: int, num_prompts: int) -> RequestError:
-    """The same error, saying which of several prompts is wrong."""
-    if num_prompts == 1:
-        return error
-    return type(error)(f"prompt {index} of {num_prompts} (counted from 0): {error}", param=error.param)
 
 
 class EngineDriver:
@@ -101,7 +95,9 @@ class EngineDriver:
                     for engine_request in request.engine_requests:
                         self._core.add_request(engine_request)
                 except RequestError as error:
-                    raise about_prompt(error, index, len(requests)) from error.__cause__
+                    if len(requests) == 1:
+                        raise
+                    raise about_prompt(error, index, len(requests)) from error
 
     def _advance(self, call: _Call) -> None:
         """Make a step, unless another thread's step has brought what `call` waits for."""

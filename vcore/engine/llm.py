@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from vcore.config import EngineConfig, load_config
+from vcore.engine.batch import Params, each, params_for, warn_of_errors
 from vcore.engine.conversations import Conversation, check_conversation, split_conversations
-from vcore.engine.driver import EngineDriver, about_prompt
+from vcore.engine.driver import EngineDriver
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.progress import batch_progress, loading_progress
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["LLM"]
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-Params = SamplingParams | Sequence[SamplingParams] | None
-"""One for all prompts, one a prompt, or None for the defaults."""
 
 
 class LLM:
@@ -175,7 +170,7 @@ class LLM:
             RequestError: as `generate`; also if there is no chat template, or it refuses the messages.
         """
         conversations, _ = split_conversations(messages)
-        prompts = _each(conversations, lambda one, _: self.render_chat(one, **template_options))
+        prompts = each(conversations, lambda one, _: self.render_chat(one, **template_options))
         return self._run(self._process_all(prompts, sampling_params), progress=progress and use_tqdm)
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[RequestOutput]:
@@ -329,11 +324,13 @@ class LLM:
     def _process_all(self, prompts: Sequence[Prompt], params: Params) -> list[ProcessedRequest]:
         """Check and tokenise every prompt; nothing has entered the engine yet."""
         self._open()
-        each = _params_for(params, len(prompts))
-        process = self._input_processor.process
-        return _each(
-            prompts, lambda prompt, index: process(prompt, each[index], request_id=f"request-{next(self._serial)}")
-        )
+        own_params = params_for(params, len(prompts))
+
+        def process(prompt: Prompt, index: int) -> ProcessedRequest:
+            request_id = f"request-{next(self._serial)}"
+            return self._input_processor.process(prompt, own_params[index], request_id=request_id)
+
+        return each(prompts, process)
 
     def _run(self, requests: Sequence[ProcessedRequest], *, progress: bool) -> list[RequestOutput]:
         """Run requests to their ends; outputs in their order."""
@@ -346,47 +343,5 @@ class LLM:
                 ended[output.request_id] = output
                 note(output)
         results = [ended[request.request_id] for request in requests]
-        _warn_of_errors(results)
+        warn_of_errors(results)
         return results
-
-
-def _each(items: Sequence[Item], convert: Callable[[Item, int], Result]) -> list[Result]:
-    """`convert` of each item and its index; an error of one of several says which it was."""
-    results: list[Result] = []
-    for index, item in enumerate(items):
-        try:
-            results.append(convert(item, index))
-        except RequestError as error:
-            raise about_prompt(error, index, len(items)) from error
-    return results
-
-
-def _params_for(params: Params, num_prompts: int) -> Sequence[SamplingParams]:
-    """One `SamplingParams` a prompt."""
-    if params is None:
-        params = SamplingParams()
-    if isinstance(params, SamplingParams):
-        return [params] * num_prompts
-    if not isinstance(params, list | tuple):
-        raise RequestError(
-            f"sampling_params must be a SamplingParams or a list of them, got {type(params).__name__}",
-            param="sampling_params",
-        )
-    if len(params) != num_prompts:
-        raise RequestError(
-            f"{num_prompts} prompts came with {len(params)} sampling_params: give one for each prompt, or one for all",
-            param="sampling_params",
-        )
-    for index, one in enumerate(params):
-        if not isinstance(one, SamplingParams):
-            raise RequestError(
-                f"sampling_params[{index}] must be a SamplingParams, got {type(one).__name__}", param="sampling_params"
-            )
-    return params
-
-
-def _warn_of_errors(outputs: Sequence[RequestOutput]) -> None:
-    for index, output in enumerate(outputs):
-        for sample in output.outputs:
-            if sample.finish_reason == "error":
-                logger.warning("prompt %d (sample %d) failed: %s", index, sample.index, sample.stop_reason)
