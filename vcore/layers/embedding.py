@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from vcore.interfaces.model import BuildContext
 from vcore.layers.parallel import require_collective
-from vcore.layers.weights import PartitionedModule, WeightPart, parameter
+from vcore.layers.weights import PartitionedModule, WeightPart, packed, parameter
+from vcore.ops.linear import linear
 
 __all__ = ["LMHead", "VocabParallelEmbedding"]
 
@@ -68,10 +69,19 @@ class LMHead(_VocabParallelWeight):
     ) -> None:
         super().__init__(context, vocab_size, hidden_size)
         self.weight = self._new_weight(context) if tied is None else tied.weight
+        self._is_tied = tied is not None
+        self._packed: torch.Tensor | None = None
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """[num_rows, hidden_size] to [num_rows, vocab_size], whole on every rank."""
-        logits = F.linear(hidden_states, self.weight)
+        logits = linear(hidden_states, self.weight if self._packed is None else self._packed)
         if self._tp_size == 1:
             return logits
         return self._collective.all_gather(logits)[..., : self._shape[0]]
+
+    def weights_loaded(self) -> None:
+        weight = packed(self.weight)
+        if not self._is_tied:
+            self.weight = weight
+        elif weight.is_mkldnn:
+            self._packed = weight.detach()  # the embedding goes on reading rows of the plain one

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from vcore.errors import ConfigError
 from vcore.interfaces.model import BuildContext
 from vcore.layers.parallel import rank_share, require_collective
-from vcore.layers.weights import PartitionedModule, WeightPart, parameter
+from vcore.layers.weights import PartitionedModule, WeightPart, packed, parameter
+from vcore.ops.linear import linear
 
 __all__ = ["ColumnParallelLinear", "QKVParallelLinear", "RowParallelLinear"]
 
@@ -43,7 +43,10 @@ class _OutputSplitLinear(PartitionedModule):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., sum(output_sizes)]: this rank's features, part after part."""
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
+
+    def weights_loaded(self) -> None:
+        self.weight = packed(self.weight)
 
     def weight_parts(self, parameter_name: str) -> Sequence[WeightPart]:
         """One part a joined layer; each rank reads the rows that are its own."""
@@ -163,9 +166,12 @@ class RowParallelLinear(PartitionedModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., this rank's in_features] to [..., out_features], the same on every rank."""
         if not self._is_split:
-            return F.linear(x, self.weight, self.bias)
-        summed = self._collective.all_reduce(F.linear(x, self.weight))
+            return linear(x, self.weight, self.bias)
+        summed = self._collective.all_reduce(linear(x, self.weight))
         return summed if self.bias is None else summed + self.bias
+
+    def weights_loaded(self) -> None:
+        self.weight = packed(self.weight)
 
     def weight_parts(self, parameter_name: str) -> Sequence[WeightPart]:
         """This rank's columns of the weight; all of the bias, which is added once, after the sum."""

@@ -17,8 +17,9 @@ from torch import nn
 
 from vcore.errors import WeightsError
 from vcore.interfaces.weights import CheckpointReader
+from vcore.ops.linear import pack_linear_weight
 
-__all__ = ["PartitionedModule", "WeightMap", "WeightPart", "load_weights", "parameter"]
+__all__ = ["PartitionedModule", "WeightMap", "WeightPart", "load_weights", "packed", "parameter"]
 
 _MAX_NAMED = 8
 """How many tensors an error names of each kind."""
@@ -42,6 +43,9 @@ class PartitionedModule(nn.Module, ABC):
     @abstractmethod
     def weight_parts(self, parameter_name: str) -> Sequence[WeightPart]:
         """The parts of the parameter ``weight`` or ``bias``, in the order in which they are joined."""
+
+    def weights_loaded(self) -> None:
+        """Called once all weights of the model are in place: the time to put them into a kernel's layout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +98,26 @@ def parameter(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) 
     return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
 
 
+def packed(weight: nn.Parameter) -> nn.Parameter:
+    """`weight` in the fastest layout for `vcore.ops.linear`; the same object if it is in that layout."""
+    return nn.Parameter(pack_linear_weight(weight), requires_grad=False)
+
+
 @torch.no_grad()
 def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
     """Fill every parameter of `model` from `checkpoint`.
 
     Names and shapes are compared before anything is read. A parameter that two layers share (tied
     embeddings) is read once, under the name where it is registered first; its other names may be
-    in the checkpoint or not. Synthetic checkpoints answer for any name, so nothing is compared.
+    in the checkpoint or not. Synthetic checkpoints answer for any name, so nothing is compared. Layers
+    may change the layout of their weights afterwards, so a model is loaded once.
 
     Raises:
-        WeightsError: tensors are missing, surplus or of the wrong shape; the message names them.
+        WeightsError: tensors are missing, surplus or of the wrong shape (the message names them), or the
+            model has been loaded already.
     """
+    if any(weight.is_mkldnn for weight in model.parameters()):
+        raise WeightsError("this model's weights are loaded and packed already. Build the model again to reload it.")
     targets = list(_targets(model, weight_map))
     if not checkpoint.synthetic:
         _compare(targets, _tied_names(model, weight_map), checkpoint, weight_map)
@@ -116,6 +129,9 @@ def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: Wei
                 f"{list(target.destination.shape)}. The fault is in the weight loader."
             )
         target.destination.copy_(tensor)
+    for module in model.modules():
+        if isinstance(module, PartitionedModule):
+            module.weights_loaded()
 
 
 def _targets(model: nn.Module, weight_map: WeightMap) -> Iterator[_Target]:

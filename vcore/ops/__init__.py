@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from vcore.ops.dispatch import Op, op
 from vcore.ops.kv_write import kv_write
+from vcore.ops.linear import linear, pack_linear_weight
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
 from vcore.ops.rotary import apply_rotary_
 from vcore.ops.silu_and_mul import silu_and_mul
 
-__all__ = ["Op", "add_rms_norm", "apply_rotary_", "kv_write", "op", "rms_norm", "silu_and_mul"]
+__all__ = [
+    "Op",
+    "add_rms_norm",
+    "apply_rotary_",
+    "kv_write",
+    "linear",
+    "op",
+    "pack_linear_weight",
+    "rms_norm",
+    "silu_and_mul",
+]

@@ -48,7 +48,7 @@ def test_parts_are_joined_and_names_replaced(build_context: Callable[..., BuildC
     model, tensors = TinyModel(build_context()), _tensors()
     load_weights(model, MemoryCheckpoint(tensors), WEIGHT_MAP)
     joined = torch.cat((tensors["mlp.gate_proj.weight"], tensors["mlp.up_proj.weight"]))
-    assert torch.equal(model.mlp.gate_up_proj.weight, joined)
+    assert torch.equal(model.mlp.gate_up_proj.weight.to_dense(), joined)
     bias = torch.cat((tensors["mlp.gate_proj.bias"], tensors["mlp.up_proj.bias"]))
     assert torch.equal(model.mlp.gate_up_proj.bias, bias)
     assert torch.equal(model.mlp.norm.weight, tensors["input_layernorm.weight"])
@@ -124,7 +124,27 @@ class SyntheticCheckpoint(CheckpointReader):
 def test_synthetic_weights_are_compared_with_nothing(build_context: Callable[..., BuildContext]):
     model = TinyModel(build_context())
     load_weights(model, SyntheticCheckpoint(), WEIGHT_MAP)
-    assert all((weight == 1).all() for weight in model.parameters())
+    assert all((weight.to_dense() == 1).all() for weight in model.parameters())
+
+
+def test_a_model_is_loaded_once(build_context: Callable[..., BuildContext]):
+    model = TinyModel(build_context())
+    load_weights(model, MemoryCheckpoint(_tensors()), WEIGHT_MAP)
+    with pytest.raises(WeightsError, match="loaded and packed already"):
+        load_weights(model, MemoryCheckpoint(_tensors()), WEIGHT_MAP)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_packed_layers_compute_what_plain_ones_do(build_context: Callable[..., BuildContext], tied: bool):
+    model = TinyModel(build_context(), tied)
+    head = torch.randn(5, 4)
+    load_weights(model, MemoryCheckpoint(_tensors() | {"lm_head.weight": head}), WEIGHT_MAP)
+    assert model.mlp.gate_up_proj.weight.is_mkldnn
+    x = torch.randn(3, 4)
+    joined, bias = model.mlp.gate_up_proj.weight.to_dense(), model.mlp.gate_up_proj.bias
+    torch.testing.assert_close(model.mlp.gate_up_proj(x), x @ joined.T + bias)
+    embedding = model.embed_tokens(torch.arange(5))
+    torch.testing.assert_close(model.lm_head(x), x @ (embedding if tied else head).T)
 
 
 def test_a_reader_that_gives_another_shape_is_blamed(build_context: Callable[..., BuildContext]):

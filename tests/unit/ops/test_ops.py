@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vcore.ops import add_rms_norm, apply_rotary_, kv_write, rms_norm, silu_and_mul
+from vcore.ops import add_rms_norm, apply_rotary_, kv_write, linear, pack_linear_weight, rms_norm, silu_and_mul
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +82,22 @@ def test_kv_write_fills_exactly_the_slots(block_size: int, given_offsets: bool):
         assert torch.equal(cache[slot // block_size, 0, slot % block_size], k[token])
         assert torch.equal(cache[slot // block_size, 1, slot % block_size], v[token])
     assert cache.isnan().sum() == cache.numel() - k.numel() - v.numel()
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 3, 40])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_gives_the_same_with_packed_weights(num_rows: int, with_bias: bool):
+    x = torch.randn(num_rows, 24)[:, ::2]  # with a stride
+    weight, bias = torch.randn(7, 12), torch.randn(7) if with_bias else None
+    expected = x @ weight.T + (0 if bias is None else bias)
+    packed = pack_linear_weight(weight)
+    assert packed.is_mkldnn
+    assert packed.shape == weight.shape
+    assert torch.equal(packed.to_dense(), weight)
+    torch.testing.assert_close(linear(x, weight, bias), expected)
+    torch.testing.assert_close(linear(x, packed, bias), expected)
+
+
+def test_only_float32_on_the_cpu_is_packed():
+    for weight in (torch.randn(4, 4).bfloat16(), torch.empty(4, 4, device="meta")):
+        assert pack_linear_weight(weight) is weight
