@@ -146,7 +146,7 @@ def yarn(parameters: RopeParameters) -> RopeFrequencies:
     factor = parameters.number("factor", parameters.max_position_embeddings / parameters.original_length)
     extrapolated = _inv_freq(parameters.theta, dim)
     low, high = _yarn_range(parameters)
-    ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    ramp = ((torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / (high - low)).clamp(0, 1)
     inv_freq = extrapolated / factor * ramp + extrapolated * (1 - ramp)
     return RopeFrequencies(inv_freq, _yarn_attention_factor(parameters, factor))
 
@@ -184,7 +184,7 @@ def _yarn_attention_factor(parameters: RopeParameters, factor: float) -> float:
 
 
 def _inv_freq(theta: float, rotary_dim: int) -> torch.Tensor:
-    exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
+    exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device="cpu") / rotary_dim
     return 1.0 / theta**exponents  # [rotary_dim / 2]
 
 

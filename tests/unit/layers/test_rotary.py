@@ -42,3 +42,15 @@ def test_the_table_is_float32_and_ends_at_the_longest_request(build_context: Cal
 def test_the_table_is_no_weight(build_context: Callable[..., BuildContext]):
     rotary = RotaryEmbedding(build_context({"max_position_embeddings": 256}), head_dim=16)
     assert rotary.state_dict() == {}
+
+
+def test_the_table_does_not_depend_on_the_builders_defaults(build_context: Callable[..., BuildContext]):
+    context = build_context({"max_position_embeddings": 256, "rope_parameters": YARN})
+    expected = RotaryEmbedding(context, head_dim=16).cos_sin
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            table = RotaryEmbedding(context, head_dim=16).cos_sin
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(table, expected)
