@@ -12,21 +12,19 @@ NUM_TOKENS = 64
 
 @pytest.fixture(scope="module")
 def expected(reference: torch.nn.Module, smollm2: LLM, real_prompts: list[str]) -> list[tuple[list[int], list[int]]]:
-    """For each prompt its ids and the 64 that transformers' ``generate`` adds, each prompt alone."""
+    """For each prompt its ids and the 64 that transformers' ``generate`` adds; padded on the left into one batch."""
     tokenizer = smollm2.get_tokenizer()
-    pairs = []
-    for prompt in real_prompts:
-        ids = tokenizer.encode(prompt)
-        output = reference.generate(
-            torch.tensor([ids]),
-            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            do_sample=False,
-            max_new_tokens=NUM_TOKENS,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        pairs.append((ids, output[0, len(ids) :].tolist()))
-    return pairs
+    prompts = [tokenizer.encode(prompt) for prompt in real_prompts]
+    width = max(map(len, prompts))
+    output = reference.generate(
+        torch.tensor([[0] * (width - len(ids)) + ids for ids in prompts]),
+        attention_mask=torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]),
+        do_sample=False,
+        max_new_tokens=NUM_TOKENS,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return list(zip(prompts, output[:, width:].tolist(), strict=True))
 
 
 def test_greedy_tokens_are_equal(smollm2: LLM, expected: list[tuple[list[int], list[int]]]) -> None:

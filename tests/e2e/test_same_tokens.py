@@ -78,7 +78,7 @@ def alone(tiny_llama: Path, prompts: list[list[int]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("block_size", "chunk", "prefix_caching"), itertools.product(BLOCK_SIZES, CHUNK_SIZES, (True, False))
+    ("block_size", "chunk", "prefix_caching"), list(itertools.product(BLOCK_SIZES, CHUNK_SIZES, (True, False)))
 )
 def test_block_chunk_and_prefix_cache(
     tiny_llama: Path,

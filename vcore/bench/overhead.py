@@ -61,8 +61,9 @@ def measure_overhead(
         times = []
         for _ in range(steps):
             began = time.perf_counter()
-            core.step()
+            output = core.step()
             times.append(time.perf_counter() - began)
+            assert len(output.token_ids) == num_requests
         if profiler and profile:
             profiler.disable()
             profiler.dump_stats(str(profile))
@@ -71,7 +72,7 @@ def measure_overhead(
     milliseconds = np.asarray(times) * 1e3
     return {
         "num_requests": num_requests,
-        "cached_blocks": stats.num_cached_blocks,
+        "cached_blocks": stats.cached_blocks,
         "steps": steps,
         "step_ms": float(np.median(milliseconds)),
         "mean_ms": float(milliseconds.mean()),
@@ -125,9 +126,10 @@ def _start_decoding(core: EngineCore, num_requests: int, num_tokens: int) -> Non
     rng = np.random.default_rng(1)
     params = SamplingParams(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
     for index in range(num_requests):
-        prompt = rng.integers(0, VOCAB_SIZE, size=PROMPT_LEN).tolist()
+        # Lengths differ, as in life, so that requests do not all fill a block in the same step.
+        prompt = rng.integers(0, VOCAB_SIZE, size=PROMPT_LEN - index % BLOCK_SIZE).tolist()
         core.add_request(_request(f"decode-{index}", prompt, params, num_tokens))
-    while core.stats().num_waiting:
+    while core.stats().waiting:
         core.step()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vcore.config import EngineConfig
 from vcore.config.models import PluginChoice
+from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
 from vcore.engine.resolve import Resolution, resolve
@@ -22,8 +23,9 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.observer import Observer, ObserverContext
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.sources import ProgressCallback
-from vcore.plugins import Catalog, CatalogEntry, PluginKind, discover
-from vcore.runner import ModelRunner, RunnerSettings
+from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, PluginKind, discover
+from vcore.runner.model_runner import ModelRunner
+from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
 
 if TYPE_CHECKING:
@@ -115,23 +117,22 @@ def _build_executor(resolution: Resolution, catalog: Catalog) -> Executor:
 def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_size: int) -> ModelRunner:
     config = resolution.config
     max_num_seqs, max_num_batched_tokens = resolution.max_num_seqs, resolution.max_num_batched_tokens
-    backend = catalog.create(
-        resolution.attention,
-        options=config.attention.backend.options,
-        context=AttentionBackendContext(
-            device=resolution.device,
-            dtype=resolution.dtype,
-            block_size=resolution.block_size,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_model_len=resolution.max_model_len,
-        ),
+    attention_context = AttentionBackendContext(
+        device=resolution.device,
+        dtype=resolution.dtype,
+        block_size=resolution.block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=resolution.max_model_len,
     )
+    backend = catalog.create(resolution.attention, options=config.attention.backend.options, context=attention_context)
+    capabilities = cast(AttentionBackendSpec, resolution.attention.spec).capabilities
     processor_context = LogitsProcessorContext(
         vocab_size=resolution.vocab_size, device=resolution.device, max_num_seqs=max_num_seqs
     )
 
     def build_model(context: BuildContext) -> Model:
+        context = replace(context, attention_fuses=capabilities.fuses)
         return cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
 
     def make_processor(name: str) -> LogitsProcessor:
@@ -150,10 +151,11 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
     return ModelRunner(
         settings,
-        hf_config=resolution.hf_config,
         build_model=build_model,
         loader=resolution.loader,
-        attention=cast(AttentionBackend, backend),
+        attention=CheckedAttention(
+            cast(AttentionBackend, backend), capabilities, attention_context, address=resolution.attention.address
+        ),
         make_processor=make_processor,
         rank=rank,
         world_size=world_size,

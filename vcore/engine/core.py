@@ -19,7 +19,7 @@ from pathlib import Path
 from vcore.engine.observers import ObserverDispatcher
 from vcore.engine.request import EngineRequest
 from vcore.engine.step_output import StepOutput
-from vcore.errors import EngineDeadError, PolicyError
+from vcore.errors import EngineDeadError, EngineError, PolicyError
 from vcore.interfaces.executor import Executor, StepHandle
 from vcore.interfaces.step import SchedulerOutput
 from vcore.scheduler import Scheduler, SchedulerStats
@@ -84,15 +84,24 @@ class EngineCore:
             EngineDeadError: the engine cannot go on.
         """
         self._check_alive()
-        self._scheduler.add(request)
+        try:
+            self._scheduler.add(request)
+        except PolicyError as error:
+            raise self._die(error) from error
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests at once, wherever they are; the next `step` reports them. Unknown ids are ignored."""
-        self._scheduler.abort(request_ids)
+        try:
+            self._scheduler.abort(request_ids)
+        except PolicyError as error:
+            raise self._die(error) from error
 
     def finish(self, request_id: str, num_tokens: int, stop_reason: str | None) -> None:
         """End a request because a stop string was found after `num_tokens` of its tokens. Unknown ids are ignored."""
-        self._scheduler.finish(request_id, num_tokens, stop_reason)
+        try:
+            self._scheduler.finish(request_id, num_tokens, stop_reason)
+        except PolicyError as error:
+            raise self._die(error) from error
 
     def step(self) -> StepOutput:
         """Compute one step and return what it gave; empty if there was nothing to do.
@@ -106,7 +115,7 @@ class EngineCore:
         try:
             scheduled = self._scheduler.schedule()
         except PolicyError as error:
-            raise self._die(str(error)) from error
+            raise self._die(error) from error
         if scheduled is not None:
             try:
                 self._in_flight.append((scheduled, self._executor.launch(scheduled)))
@@ -121,7 +130,12 @@ class EngineCore:
             sampled = handle.collect()
         except BaseException as error:
             return self._fail([scheduled, *(later for later, _ in self._in_flight)], error)
-        return self._tell(self._scheduler.update(scheduled, sampled))
+        try:
+            return self._tell(self._scheduler.update(scheduled, sampled))
+        except PolicyError as error:
+            raise self._die(error) from error
+        except EngineError as error:  # the executor's answer does not fit the step
+            return self._fail([scheduled, *(later for later, _ in self._in_flight)], error)
 
     def _fail(self, steps: list[SchedulerOutput], error: BaseException) -> StepOutput:
         """End the requests in `steps`. What is not an `Exception` (a KeyboardInterrupt) goes on to the caller."""
@@ -134,7 +148,7 @@ class EngineCore:
             output.started.update(failed.started)
             output.time = failed.time
         if isinstance(error, EngineDeadError):
-            raise self._die(str(error)) from error
+            raise self._die(error) from error
         if not isinstance(error, Exception):
             raise error
         logger.error("a step failed; %d requests ended with it", len(output.finished), exc_info=error)
@@ -145,9 +159,9 @@ class EngineCore:
             self._observers.on_step(output, self._scheduler.stats())
         return output
 
-    def _die(self, reason: str) -> EngineDeadError:
-        self._dead = reason
-        return EngineDeadError(f"the engine stopped: {reason}")
+    def _die(self, error: Exception) -> EngineDeadError:
+        self._dead = str(error)
+        return EngineDeadError(f"the engine stopped: {error}")
 
     def _check_alive(self) -> None:
         if self._dead is not None:

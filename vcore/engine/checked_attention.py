@@ -1,0 +1,68 @@
+"""`CheckedAttention`: a backend that builds only layers that it can compute, by its capabilities and its own word."""
+
+from __future__ import annotations
+
+from vcore.engine.resolve import check_backend
+from vcore.errors import ConfigError
+from vcore.interfaces.attention import (
+    AttentionBackend,
+    AttentionBackendContext,
+    AttentionLayer,
+    AttentionMetadata,
+    LayerSpec,
+)
+from vcore.plugins.specs import AttentionCapabilities
+
+__all__ = ["CheckedAttention"]
+
+
+class CheckedAttention(AttentionBackend):
+    """Checks each layer when it is built; costs nothing in a step."""
+
+    def __init__(
+        self,
+        backend: AttentionBackend,
+        capabilities: AttentionCapabilities,
+        context: AttentionBackendContext,
+        *,
+        address: str,
+    ) -> None:
+        """Stand before `backend`.
+
+        Args:
+            backend: the plugin.
+            capabilities: what its spec lists.
+            context: what it was built with.
+            address: ``kind/name@distribution``, for errors.
+        """
+        self._backend = backend
+        self._capabilities = capabilities
+        self._context = context
+        self._address = address
+
+    def build_layer(self, spec: LayerSpec) -> AttentionLayer:
+        """The backend's layer.
+
+        Raises:
+            ConfigError: the layer needs what the backend does not list, or says that it cannot do.
+        """
+        context = self._context
+        reasons = check_backend(
+            self._capabilities,
+            device=context.device,
+            dtype=context.dtype,
+            head_dims={spec.head_dim, spec.v_head_dim or spec.head_dim},
+            block_size=context.block_size,
+            features=spec.required_features(),
+        )
+        reasons += type(self._backend).unsupported_reasons(context, [spec])
+        if reasons:
+            raise ConfigError(
+                f"attention backend {self._address} cannot compute a layer of this model: {'; '.join(reasons)}. "
+                "Choose another attention.backend; `vcore plugins list` names those there are."
+            )
+        return self._backend.build_layer(spec)
+
+    def plan(self, metadata: AttentionMetadata) -> object:
+        """The backend's plan."""
+        return self._backend.plan(metadata)
