@@ -1,7 +1,8 @@
-"""The platform's own place for files that can be fetched again."""
+"""The cache folder, by the custom of each platform."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,28 +10,39 @@ import pytest
 from vcore.cache_dir import model_cache_dir, user_cache_dir
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
-    ("platform", "environment", "expected"),
+    ("platform", "expected"),
     [
-        ("linux", {"XDG_CACHE_HOME": "/somewhere"}, Path("/somewhere/vcore/models")),
-        ("linux", {"XDG_CACHE_HOME": "relative"}, Path.home() / ".cache" / "vcore" / "models"),
-        ("linux", {}, Path.home() / ".cache" / "vcore" / "models"),
-        ("darwin", {}, Path.home() / "Library" / "Caches" / "vcore" / "models"),
-        ("win32", {"LOCALAPPDATA": "/local"}, Path("/local/vcore/Cache/models")),
-        ("win32", {}, Path.home() / "AppData" / "Local" / "vcore" / "Cache" / "models"),
+        ("linux", ".cache/vcore"),
+        ("darwin", "Library/Caches/vcore"),
+        ("win32", "AppData/Local/vcore/Cache"),
     ],
 )
-def test_models_are_kept_where_the_platform_keeps_caches(
-    monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], expected: Path
-) -> None:
-    monkeypatch.setattr("sys.platform", platform)
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert model_cache_dir() == expected
+def test_by_platform(home: Path, monkeypatch: pytest.MonkeyPatch, platform: str, expected: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert user_cache_dir() == home / expected
+    assert model_cache_dir() == home / expected / "models"
 
 
-def test_an_override_stands(tmp_path: Path) -> None:
+def test_the_environment_is_followed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "xdg"))
+    assert user_cache_dir() == home / "xdg" / "vcore"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert user_cache_dir() == home / ".cache" / "vcore"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(home / "local"))
+    assert user_cache_dir() == home / "local" / "vcore" / "Cache"
+
+
+def test_it_can_be_given(tmp_path: Path) -> None:
     assert user_cache_dir(tmp_path) == tmp_path
     assert model_cache_dir(tmp_path) == tmp_path / "models"

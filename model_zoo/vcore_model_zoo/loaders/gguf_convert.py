@@ -58,8 +58,8 @@ def convert(
             problems.append(f"in {place.folder.parent}: {error}")
     if problems:
         logger.warning(
-            "no converted copy of %s can be kept, so that every start takes seconds longer (%s); the gguf loader's option "
-            "converted_folder names another place",
+            "no converted copy of %s can be kept, so that every start takes seconds longer (%s); the gguf "
+            "loader's option converted_folder names another place",
             file,
             "; ".join(problems),
         )

@@ -31,7 +31,7 @@ def find_safetensors(path: Path) -> list[Path]:
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise ModelNotFoundError(f"{path} has no .safetensors file and no {_INDEX}. {_other_formats(path)}")
-    if len(files) > 1:
+    if len(files) > 1 or _SHARD.fullmatch(files[0].name):
         _check_shards(path, files)
     return files
 

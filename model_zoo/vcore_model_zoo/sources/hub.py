@@ -34,8 +34,9 @@ _NOT_WEIGHTS = ("consolidated*.safetensors", "adapter_model.safetensors")
 
 
 class HubSource(ModelSource):
-    """Fetches with ``huggingface_hub``: resumed when interrupted, safe for several processes, and shared with other
-    programs unless `HubOptions.cache_dir` says otherwise. Safetensors unless a GGUF file is asked for.
+    """Fetches with ``huggingface_hub``: a connection that breaks is taken up again, a later run fetches only the files
+    that are missing, several processes may run at once, and the cache is shared with other programs unless
+    `HubOptions.cache_dir` says otherwise. Safetensors unless a GGUF file is asked for.
     """
 
     def __init__(self, *, options: HubOptions | None, context: ModelSourceContext) -> None:

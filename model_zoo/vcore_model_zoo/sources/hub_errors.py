@@ -36,7 +36,7 @@ def translate(name: str, error: Exception, options: HubOptions) -> ModelError:
         return DownloadError(f"{hub} answered HTTP {status} for {name}: {_first_line(error)}. Try again later.")
     return DownloadError(
         f"{name} could not be fetched from {hub}: {type(error).__name__}: {_first_line(error)}. Check the network and "
-        "the proxy, and run the command again: what has arrived is kept. Where there is no network, set "
+        "the proxy, and run the command again: files that have arrived are kept. Where there is no network, set "
         "model.offline to use what is in the cache."
     )
 

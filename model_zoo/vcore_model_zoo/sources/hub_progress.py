@@ -16,7 +16,8 @@ def progress_bar_class(description: str, progress: ProgressCallback | None) -> A
 
     class CallbackBar(tqdm):  # type: ignore[misc]  # the base class is untyped
         def __init__(self, *args: Any, **keywords: Any) -> None:
-            keywords["file"] = io.StringIO()
+            # Without a terminal the base class would be disabled, and then count nothing.
+            keywords.update(file=io.StringIO(), disable=False)
             super().__init__(*args, **keywords)
 
         def update(self, n: float | None = 1) -> Any:
