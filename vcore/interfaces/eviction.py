@@ -79,7 +79,10 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def on_evict(self, block_ids: Sequence[int]) -> None:
-        """These blocks are no longer cached: evicted (whoever picked them), withdrawn or reset. Forget them."""
+        """These blocks are no longer cached: evicted (whoever picked them), withdrawn or reset. Forget them.
+
+        Until it returns the view still answers for them, and counts of children leave them out already.
+        """
 
     @abstractmethod
     def pick_victims(self, count: int) -> Sequence[int]:

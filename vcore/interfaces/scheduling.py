@@ -109,7 +109,11 @@ class SchedulingPolicy(ABC):
         return max(range(len(running)), key=lambda i: running[i].arrival_index)
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
-        """Whether `victim`, running, is to be preempted so that `waiting` can run. Asked only when there is no room."""
+        """Whether `victim`, running, is to be preempted so that `waiting` can run. Asked only when there is no room.
+
+        `waiting` is the first in the queue, and `victim` is what `pick_victim` names. After a refusal it is asked
+        again once others run or wait, or in the next step if the policy has a `rank_waiting`.
+        """
         return False
 
     def max_prefill_tokens(self, num_running: int, num_waiting: int) -> int | None:

@@ -51,7 +51,8 @@ class SchedulerOutput:
 
     step_id: int
     freed_rows: list[int] = field(default_factory=list)
-    """Rows whose request finished, was aborted or preempted since the last step."""
+    """Rows whose request finished, was aborted or preempted since the last step. After a step that failed, a row
+    may stand here that is free already: freeing it again is harmless."""
     new_rows: list[NewRow] = field(default_factory=list)
     grown_rows: NDArray[np.int32] = field(default_factory=lambda: _NO_ROWS)
     """int32 [num_grown]: rows that get another block; a row stands here once for each block, in order."""

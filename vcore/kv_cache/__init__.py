@@ -5,7 +5,16 @@ Names are loaded when first used: the bookkeeping needs no torch, the specs do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.kv_cache.block_hash import *  # noqa: F403
+    from vcore.kv_cache.block_pool import *  # noqa: F403
+    from vcore.kv_cache.manager import *  # noqa: F403
+    from vcore.kv_cache.policy_standing import *  # noqa: F403
+    from vcore.kv_cache.spec import *  # noqa: F403
 
 _EXPORTS = {
     "block_hash": ("BlockHashChain",),

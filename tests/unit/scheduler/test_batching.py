@@ -129,10 +129,12 @@ def test_the_head_of_the_queue_is_not_passed_by_one_that_would_fit() -> None:
 
 
 def test_a_prompt_that_is_still_computed_keeps_the_blocks_that_it_needs() -> None:
-    engine = SimulatedEngine(num_blocks=9, max_num_batched_tokens=8, prefix_caching=False)
+    engine = SimulatedEngine(num_blocks=9, long_prefill_threshold=4, prefix_caching=False)
     engine.add(range(24), 2, request_id="a")
     engine.step()
     engine.add(range(12), 2, request_id="b")
+    engine.step()
+    assert engine.scheduler.num_running == 1, "5 of 7 free blocks are for the rest of a's prompt, and b needs 3"
     engine.run()
     assert engine.scheduler.stats().preemptions == 0
     engine.check_outputs()
@@ -153,6 +155,16 @@ def test_a_cap_on_prefill_spares_decodes_and_never_stops_an_idle_engine() -> Non
         assert counts(engine, engine.launch()) == {"a": 1, "b": 3}
         engine.collect()
     assert counts(engine, engine.launch()) == {"a": 1, "b": 1, "c": 3}
+
+
+def test_with_steps_in_flight_no_row_is_computed_beyond_its_last_token() -> None:
+    engine = SimulatedEngine(depth=3)
+    engine.add(range(5), 2)
+    engine.launch()
+    engine.launch()
+    assert engine.launch() is None
+    engine.run()
+    engine.check_outputs()
 
 
 def test_running_requests_are_ordered_only_when_the_budget_is_short() -> None:

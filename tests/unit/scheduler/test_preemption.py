@@ -204,6 +204,85 @@ def test_a_policy_without_any_order_of_victims_does_not_preempt_in_circles() -> 
     engine.check_outputs()
 
 
+def test_nobody_is_admitted_in_the_step_that_preempts() -> None:
+    class Youngest(SchedulingPolicy):
+        def waiting_key(self, request: RequestView) -> int:
+            return -request.arrival_index
+
+    engine = SimulatedEngine(policy=Youngest(), num_blocks=6, max_num_seqs=2, prefix_caching=False)
+    engine.add(range(8), 8, request_id="a")
+    engine.add(range(20, 28), 8, request_id="b")
+    engine.step()
+    engine.add([1], 2, request_id="c")
+    output = engine.launch()
+    assert output is not None
+    assert (output.freed_rows, output.new_rows) == ([0], [])
+    engine.collect()
+    engine.run()
+    engine.check_outputs()
+
+
+def test_a_preempted_request_does_not_come_back_to_be_the_next_victim() -> None:
+    engine = SimulatedEngine(num_blocks=7, prefix_caching=False)
+    for i, (length, max_tokens) in enumerate(((4, 6), (7, 12), (4, 6))):
+        engine.add(range(i * 10, i * 10 + length), max_tokens)
+    engine.run()
+    assert engine.scheduler.stats().preemptions == 1
+
+
+def test_a_policy_stays_in_charge_while_tokens_come_out() -> None:
+    asked = 0
+
+    class Counting(SchedulingPolicy):
+        def waiting_key(self, request: RequestView) -> int:
+            return request.arrival_index
+
+        def pick_victim(self, running: list[RequestView]) -> int:  # type: ignore[override]
+            nonlocal asked
+            asked += 1
+            return len(running) - 1
+
+    engine = SimulatedEngine(policy=Counting(), num_blocks=10, max_num_seqs=3)
+    for i in range(60):
+        engine.add(range(i * 10, i * 10 + 8), 20)
+    engine.run()
+    assert asked == engine.scheduler.stats().preemptions > 2 * 3 + 8
+
+
+def test_when_those_with_all_the_tokens_are_preempted_the_others_get_their_turn() -> None:
+    class Yielding(SchedulingPolicy):
+        """Holds prefill back for a while; its victim is the first."""
+
+        cap: int | None = None
+
+        def waiting_key(self, request: RequestView) -> int:
+            return request.arrival_index
+
+        def max_prefill_tokens(self, num_running: int, num_waiting: int) -> int | None:
+            return self.cap
+
+        def pick_victim(self, running: list[RequestView]) -> int:  # type: ignore[override]
+            return 0
+
+    policy = Yielding()
+    engine = SimulatedEngine(policy=policy, num_blocks=6, max_num_batched_tokens=4, prefix_caching=False)
+    engine.add(range(16), 2, request_id="long")
+    engine.step()
+    policy.cap = 0
+    engine.add([50], 14, request_id="short")
+    while len(engine.outputs["short"]) < 10:
+        engine.step()
+    policy.cap = None
+    engine.step()
+    output = engine.launch()
+    assert output is not None
+    assert [engine.worker.rows[row].request_id for row in output.rows.tolist()] == ["short"]
+    assert output.freed_rows == [0]
+    engine.collect()
+    engine.run()
+    engine.check_outputs()
+
+
 def test_a_resumed_request_longer_than_a_step_is_chunked_even_without_chunked_prefill() -> None:
     engine = SimulatedEngine(
         num_blocks=12, max_num_batched_tokens=10, chunked_prefill=False, prefix_caching=False, depth=1

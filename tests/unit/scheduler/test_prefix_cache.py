@@ -112,6 +112,19 @@ def test_prompt_logprobs_bypass_hits_but_leave_their_blocks_to_others() -> None:
     assert engine.scheduler.stats().prefix_query_tokens == 10
 
 
+def test_a_preempted_request_whose_prompt_logprobs_are_told_may_hit() -> None:
+    engine = SimulatedEngine(num_blocks=7)
+    engine.add(range(8), 8, request_id="a")
+    engine.add(range(20, 28), 9, request_id="b", prompt_logprobs=1)
+    engine.step()
+    # As if the worker had told them.
+    engine.scheduler._lifecycle.requests["b"].prompt_logprobs_told = 7
+    engine.run()
+    assert engine.finished["b"].num_preemptions == 1
+    resumed = [new for output in engine.schedules for new in output.new_rows if new.request_id == "b"][-1]
+    assert resumed.num_computed_tokens > 0
+
+
 def test_reset_forgets_and_running_requests_go_on() -> None:
     engine = SimulatedEngine()
     engine.add(range(10), 12, request_id="a")
@@ -149,6 +162,48 @@ def test_what_an_earlier_step_computed_survives_the_failure_of_a_later_one() -> 
     engine.check_outputs()
 
 
+def test_with_steps_in_flight_a_block_is_found_once_its_last_token_is_known() -> None:
+    # The prompt and one token fill a block, and the next step computes that token before it is known.
+    engine = SimulatedEngine(depth=2)
+    engine.add(range(3), 8, request_id="a")
+    engine.launch()
+    engine.launch()
+    assert engine.scheduler.stats().cached_blocks == 0
+    engine.collect()
+    engine.launch()
+    assert engine.scheduler.stats().cached_blocks == 1
+    engine.run()
+    engine.check_outputs()
+
+
+def test_what_becomes_known_at_the_end_is_withdrawn_with_the_step_that_computes_it() -> None:
+    engine = SimulatedEngine(depth=2)
+    engine.add(range(3), 8, request_id="a")
+    engine.launch()
+    engine.launch()
+    engine.collect()
+    engine.scheduler.abort(["a"])
+    assert engine.scheduler.stats().cached_blocks == 1
+    output, _ = engine.in_flight.pop()
+    engine.take(engine.scheduler.fail(output, RuntimeError("lost")))
+    assert engine.scheduler.stats().cached_blocks == 0
+    engine.check_idle()
+
+
+def test_a_row_in_error_leaves_nothing_behind_with_steps_in_flight() -> None:
+    engine = SimulatedEngine(depth=3)
+    engine.add(range(3), 8, request_id="a")
+    for _ in range(3):
+        engine.launch()
+    engine.collect()
+    engine.in_flight[0][1].errors = {0: "NaN"}
+    engine.collect()
+    assert engine.finished["a"].stop_reason == "NaN"
+    assert engine.scheduler.stats().cached_blocks == 0
+    engine.collect()
+    engine.check_idle()
+
+
 def test_a_row_in_error_is_not_trusted_with_any_block() -> None:
     engine = SimulatedEngine(max_num_batched_tokens=8)
     engine.add(range(14), 4, request_id="a")
@@ -161,6 +216,7 @@ def test_a_row_in_error_is_not_trusted_with_any_block() -> None:
     )
     engine.take(engine.scheduler.update(output, sampled))
     assert engine.finished["a"].stop_reason == "NaN"
+    assert engine.scheduler.stats().cached_blocks == 0
     engine.check_idle()
 
 
