@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
 from vcore.version import __version__
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.config import *  # noqa: F403
+    from vcore.engine.llm import *  # noqa: F403
+    from vcore.errors import *  # noqa: F403
+    from vcore.outputs import *  # noqa: F403
+    from vcore.sampling_params import *  # noqa: F403
 
 _EXPORTS = {
     "config": ("EngineConfig",),

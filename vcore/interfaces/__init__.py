@@ -5,7 +5,23 @@ Names are loaded when first used, so that importing one interface does not impor
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.interfaces.attention import *  # noqa: F403
+    from vcore.interfaces.collective import *  # noqa: F403
+    from vcore.interfaces.eviction import *  # noqa: F403
+    from vcore.interfaces.executor import *  # noqa: F403
+    from vcore.interfaces.hf_config import *  # noqa: F403
+    from vcore.interfaces.logits import *  # noqa: F403
+    from vcore.interfaces.model import *  # noqa: F403
+    from vcore.interfaces.observer import *  # noqa: F403
+    from vcore.interfaces.scheduling import *  # noqa: F403
+    from vcore.interfaces.sources import *  # noqa: F403
+    from vcore.interfaces.step import *  # noqa: F403
+    from vcore.interfaces.weights import *  # noqa: F403
 
 _EXPORTS = {
     "attention": (

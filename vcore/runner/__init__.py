@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.runner.model_runner import *  # noqa: F403
+    from vcore.runner.settings import *  # noqa: F403
 
 _EXPORTS = {
     "model_runner": ("ModelRunner",),

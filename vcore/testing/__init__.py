@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vcore._lazy import lazy_exports
+
+if TYPE_CHECKING:  # what type checkers see of the names below
+    from vcore.testing.attention_batch import *  # noqa: F403
+    from vcore.testing.attention_case import *  # noqa: F403
+    from vcore.testing.memory_checkpoint import *  # noqa: F403
+    from vcore.testing.model_driver import *  # noqa: F403
+    from vcore.testing.thread_collective import *  # noqa: F403
 
 _EXPORTS = {
     "attention_batch": ("build_attention_metadata",),
