@@ -98,7 +98,9 @@ class TritonPagedLayer(AttentionLayer):
             scale=spec.scale,
             sliding_window=spec.sliding_window,
             soft_cap=spec.soft_cap,
-            config=prefill_config(itemsize=q.dtype.itemsize, head_dim=spec.head_dim),
+            config=prefill_config(
+                itemsize=q.dtype.itemsize, head_dim=spec.head_dim, max_query_len=metadata.max_query_len
+            ),
         )
 
 

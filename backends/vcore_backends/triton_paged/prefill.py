@@ -20,6 +20,99 @@ from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, row_class, soft
 __all__ = ["prefill_attention"]
 
 
+@triton.jit
+def _key_pointers(
+    row_ptrs,
+    block,
+    tile,
+    stride_cache_block,
+    STRIDE_CACHE_TOKEN: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Pointers to a tile's keys, [BLOCK_N, HEAD_DIM_PAD]; what does not change from tile to tile is in `row_ptrs`."""
+    start = block * stride_cache_block
+    if BLOCK_N % BLOCK_SIZE == 0:
+        return row_ptrs + start[:, None]
+    elif BLOCK_SIZE % BLOCK_N == 0:
+        return row_ptrs + (start + (tile * BLOCK_N) % BLOCK_SIZE * STRIDE_CACHE_TOKEN)
+    else:
+        tokens = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        return row_ptrs + (start + tokens % BLOCK_SIZE * STRIDE_CACHE_TOKEN)[:, None]
+
+
+@triton.jit
+def _attend(
+    acc,
+    best,
+    weight,
+    q,
+    positions,
+    row_ptrs,
+    table_ptr,
+    begin,
+    end,
+    seq_len,
+    scale_log2,
+    stride_cache_block,
+    STRIDE_CACHE_KV: tl.constexpr,
+    STRIDE_CACHE_TOKEN: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_DIM_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
+    MASKED: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    """Take the tiles ``begin:end`` of keys into the running softmax; MASKED where an edge cuts them."""
+    dims = tl.arange(0, HEAD_DIM_PAD)
+    offsets = tl.arange(0, BLOCK_N)
+    # Block ids are fetched a tile ahead, so that the loads of K and V never wait for them and fill the pipeline.
+    next_block = block_ids(table_ptr, begin, seq_len, BLOCK_SIZE, BLOCK_N)
+    for tile in tl.range(begin, end, num_stages=NUM_STAGES):
+        tokens = tile * BLOCK_N + offsets
+        block = next_block.to(tl.int64)
+        next_block = block_ids(table_ptr, tile + 1, seq_len, BLOCK_SIZE, BLOCK_N)
+        k_ptrs = _key_pointers(row_ptrs, block, tile, stride_cache_block, STRIDE_CACHE_TOKEN, BLOCK_SIZE, BLOCK_N)
+        if MASKED:
+            # Values past the context may be anything, NaN included, and 0 * NaN is NaN.
+            mask = (tokens[:, None] < seq_len) & (dims[None, :] < HEAD_DIM)
+            k = tl.load(k_ptrs, mask=mask, other=0.0)
+            v = tl.load(k_ptrs + STRIDE_CACHE_KV, mask=mask, other=0.0)
+        elif HEAD_DIM == HEAD_DIM_PAD:
+            k = tl.load(k_ptrs)
+            v = tl.load(k_ptrs + STRIDE_CACHE_KV)
+        else:
+            k = tl.load(k_ptrs, mask=dims[None, :] < HEAD_DIM, other=0.0)
+            v = tl.load(k_ptrs + STRIDE_CACHE_KV, mask=dims[None, :] < HEAD_DIM, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        if SOFT_CAP > 0:
+            scores = soft_capped(scores, scale_log2, SOFT_CAP)
+            factor = 1.0
+        else:
+            factor = scale_log2
+        if MASKED:
+            visible = tokens[None, :] <= positions[:, None]
+            if WINDOW > 0:
+                visible = visible & (tokens[None, :] > positions[:, None] - WINDOW)
+            scores = tl.where(visible, scores, float("-inf"))
+        new_best = tl.maximum(best, tl.max(scores, 1) * factor)
+        if WINDOW > 0:
+            # A row may see no key of the first tiles.
+            shift = tl.where(new_best == float("-inf"), 0.0, new_best)
+        else:
+            shift = new_best
+        fade = tl.exp2(best - shift)
+        probs = tl.exp2(scores * factor - shift[:, None])
+        weight = weight * fade + tl.sum(probs, 1)
+        acc = acc * fade[:, None]
+        acc = tl.dot(probs.to(v.dtype), v, acc, input_precision="ieee")
+        best = new_best
+    return acc, best, weight
+
+
 @triton.jit(do_not_specialize=["first_request", "num_requests"])
 def _prefill_kernel(
     out_ptr,
@@ -76,62 +169,45 @@ def _prefill_kernel(
 
     queries = tl.arange(0, BLOCK_M)
     dims = tl.arange(0, HEAD_DIM_PAD)
-    offsets = tl.arange(0, BLOCK_N)
     positions = first_position + queries
     q_mask = (first + queries[:, None] < query_len) & (dims[None, :] < HEAD_DIM)
     q_rows = (query_start + first + queries).to(tl.int64)
     q = tl.load(q_ptr + q_rows[:, None] * stride_q_token + head * stride_q_head + dims[None, :], mask=q_mask, other=0.0)
     k_head_ptr = cache_ptr + (head // GROUP) * STRIDE_CACHE_HEAD
+    row_ptrs = k_head_ptr + dims[None, :]
+    if BLOCK_N % BLOCK_SIZE == 0:
+        row_ptrs += (tl.arange(0, BLOCK_N) % BLOCK_SIZE * STRIDE_CACHE_TOKEN)[:, None]
+    elif BLOCK_SIZE % BLOCK_N == 0:
+        row_ptrs += (tl.arange(0, BLOCK_N) * STRIDE_CACHE_TOKEN)[:, None]
     table_ptr = block_table_ptr + (first_request + row).to(tl.int64) * stride_table
 
     acc = tl.zeros([BLOCK_M, HEAD_DIM_PAD], tl.float32)
     best = tl.full([BLOCK_M], float("-inf"), tl.float32)
     weight = tl.zeros([BLOCK_M], tl.float32)
     # Tiles low:whole_low are cut by the window, those from whole_high on by the causal edge.
-    low = 0
     whole_low = 0
     whole_high = (first_position + 1) // BLOCK_N
     high = tl.cdiv(last_position + 1, BLOCK_N)
     if WINDOW > 0:
         low = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N
-        whole_low = tl.cdiv(tl.maximum(last_position - WINDOW + 1, 0), BLOCK_N)
+        whole_low = tl.minimum(tl.cdiv(tl.maximum(last_position - WINDOW + 1, 0), BLOCK_N), high)
+        whole_high = tl.maximum(whole_high, whole_low)
+        acc, best, weight = _attend(
+            acc, best, weight, q, positions, row_ptrs, table_ptr, low, whole_low, seq_len, scale_log2,
+            stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
+            WINDOW, SOFT_CAP, True, NUM_STAGES,
+        )  # fmt: skip
 
-    # Block ids are fetched a tile ahead, so that the loads of K and V never wait for them and fill the pipeline.
-    next_block = block_ids(table_ptr, low, seq_len, BLOCK_SIZE, BLOCK_N)
-    for tile in tl.range(low, high, num_stages=NUM_STAGES):
-        tokens = tile * BLOCK_N + offsets
-        block = next_block.to(tl.int64)
-        next_block = block_ids(table_ptr, tile + 1, seq_len, BLOCK_SIZE, BLOCK_N)
-        places = block * stride_cache_block + (tokens % BLOCK_SIZE) * STRIDE_CACHE_TOKEN
-        k_ptrs = k_head_ptr + places[:, None] + dims[None, :]
-        # Values past the context may be anything, NaN included, and 0 * NaN is NaN.
-        mask = (tokens[:, None] < seq_len) & (dims[None, :] < HEAD_DIM)
-        k = tl.load(k_ptrs, mask=mask, other=0.0)
-        v = tl.load(k_ptrs + STRIDE_CACHE_KV, mask=mask, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-        if SOFT_CAP > 0:
-            scores = soft_capped(scores, scale_log2, SOFT_CAP)
-            factor = 1.0
-        else:
-            factor = scale_log2
-        if (tile >= whole_high) | (tile < whole_low):
-            visible = tokens[None, :] <= positions[:, None]
-            if WINDOW > 0:
-                visible = visible & (tokens[None, :] > positions[:, None] - WINDOW)
-            scores = tl.where(visible, scores, float("-inf"))
-        new_best = tl.maximum(best, tl.max(scores, 1) * factor)
-        if WINDOW > 0:
-            # A row may see no key of the first tiles.
-            shift = tl.where(new_best == float("-inf"), 0.0, new_best)
-        else:
-            shift = new_best
-        fade = tl.exp2(best - shift)
-        probs = tl.exp2(scores * factor - shift[:, None])
-        weight = weight * fade + tl.sum(probs, 1)
-        acc = acc * fade[:, None]
-        acc = tl.dot(probs.to(v.dtype), v, acc, input_precision="ieee")
-        best = new_best
-
+    acc, best, weight = _attend(
+        acc, best, weight, q, positions, row_ptrs, table_ptr, whole_low, whole_high, seq_len, scale_log2,
+        stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
+        WINDOW, SOFT_CAP, False, NUM_STAGES,
+    )  # fmt: skip
+    acc, best, weight = _attend(
+        acc, best, weight, q, positions, row_ptrs, table_ptr, whole_high, high, seq_len, scale_log2,
+        stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
+        WINDOW, SOFT_CAP, True, NUM_STAGES,
+    )  # fmt: skip
     tl.store(
         out_ptr + q_rows[:, None] * stride_out_token + head * stride_out_head + dims[None, :],
         (acc * (1.0 / weight)[:, None]).to(out_ptr.dtype.element_ty),

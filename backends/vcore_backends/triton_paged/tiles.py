@@ -18,8 +18,12 @@ def block_ids(table_ptr, tile, seq_len, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.co
         start = tile * BLOCK_N
         return tl.load(table_ptr + start // BLOCK_SIZE, mask=start < seq_len, other=0)
     else:
-        tokens = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-        return tl.load(table_ptr + tokens // BLOCK_SIZE, mask=tokens < seq_len, other=0)
+        offsets = tl.arange(0, BLOCK_N)
+        if BLOCK_N % BLOCK_SIZE == 0:  # the division leaves the loop
+            columns = tile * (BLOCK_N // BLOCK_SIZE) + offsets // BLOCK_SIZE
+        else:
+            columns = (tile * BLOCK_N + offsets) // BLOCK_SIZE
+        return tl.load(table_ptr + columns, mask=offsets < seq_len - tile * BLOCK_N, other=0)
 
 
 @triton.jit
