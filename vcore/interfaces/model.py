@@ -67,7 +67,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Logits [num_rows, vocab_size] of hidden states [num_rows, hidden_size]."""
+        """Logits [num_rows, vocab_size] of hidden states [num_rows, hidden_size].
+
+        The result is the caller's: sampling changes it in place.
+        """
 
     @abstractmethod
     def load_weights(self, checkpoint: CheckpointReader) -> None:

@@ -80,11 +80,11 @@ class ContextModel(Model):
                 digest = (digest * 31 + token + 1) % PRIME
                 if position >= length - (end - begin):
                     digests.append(digest)
-        return torch.tensor(digests, dtype=torch.float64)[:, None]
+        return torch.tensor(digests, dtype=torch.float64, device=input_ids.device)[:, None]
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         self.logits_rows.append(hidden_states.shape[0])
-        ids = torch.arange(1, self.vocab_size + 1)
+        ids = torch.arange(1, self.vocab_size + 1, device=hidden_states.device)
         digests = hidden_states.long()
         return ((digests * ids * ids + 7 * ids) % PRIME / PRIME * 8 - 4).to(self.logits_dtype)
 
@@ -288,9 +288,10 @@ def setup_runner() -> Callable[..., Setup]:
         make_processor: Callable[[str], LogitsProcessor] = no_processors,
         model: ContextModel | None = None,
         vocab_size: int = VOCAB,
+        device: str = "cpu",
     ) -> Setup:
         settings = RunnerSettings(
-            device=torch.device("cpu"),
+            device=torch.device(device),
             dtype=torch.float32,
             block_size=block_size,
             max_num_seqs=max_num_seqs,

@@ -43,7 +43,7 @@ def test_it_runs_model_head_and_sampler_and_writes_the_null_block_alone(
     setup_runner: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = setup_runner()
-    chosen = settings(30)
+    chosen = settings(150)
     caches = allocate_caches(setup.model.kv_cache_specs(), 3, 4, torch.device("cpu"))
     monkeypatch.setattr(setup.model, "forward", _write_slots)
     run_largest_step(setup.model, setup.runner._attention, chosen, caches)

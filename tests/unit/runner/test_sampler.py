@@ -216,6 +216,16 @@ def test_rows_come_and_go_without_a_trace() -> None:
     assert not bench.state.rules
     assert not bench.state.failures
     assert bench.state.num_flagged == 0
+    assert bench.state.penalties.num_slots <= 32  # there were never more than 24 rows
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-50, 5e-324])
+def test_a_temperature_that_float32_cannot_hold_is_greedy(temperature: float) -> None:
+    bench = Bench()
+    rows = [bench.add(case(temperature=temperature)), bench.add(case(temperature=temperature, top_p=0.9))]
+    sampled = bench.sample(rows, logits_of(2))
+    assert sampled.token_ids.tolist() == logits_of(2).argmax(axis=1).tolist()
+    assert sampled.scores.isfinite().all()
 
 
 def test_a_greedy_batch_has_no_plan_and_leaves_the_logits_alone() -> None:
