@@ -6,6 +6,7 @@ same command under ``TRITON_INTERPRET=1`` runs the kernels through Triton's inte
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from vcore_backends.triton_paged.backend import TritonPagedBackend
+from vcore_backends.triton_paged.configs import decode_config, prefill_config
 
 from vcore.errors import CapacityError
 from vcore.interfaces.attention import AttentionBackendContext, AttentionMetadata, LayerSpec
@@ -238,6 +240,18 @@ def test_more_decode_rows_than_the_workspace_holds_are_refused() -> None:
     _, _, metadata = make_batch(case)
     with pytest.raises(CapacityError, match=r"17 decode rows.*holds 16.*max_num_seqs 3"):
         backend.plan(metadata)
+
+
+def test_the_shipped_table_has_a_configuration_for_every_shape() -> None:
+    for itemsize, head_dim in itertools.product((2, 4), (64, 80, 96, 128, 192, 256)):
+        for num_requests in (1, 32, 256, 4096):
+            config = decode_config(itemsize=itemsize, head_dim=head_dim, num_requests=num_requests)
+            assert config.block_n >= 16
+        for block_size, max_query_len in itertools.product((16, 64, 256), (2, 1024, 100_000)):
+            tiles = prefill_config(
+                itemsize=itemsize, head_dim=head_dim, block_size=block_size, max_query_len=max_query_len
+            )
+            assert min(tiles.block_m, tiles.block_n) >= 16
 
 
 def test_unsupported_shapes_are_named() -> None:

@@ -99,7 +99,10 @@ class TritonPagedLayer(AttentionLayer):
             sliding_window=spec.sliding_window,
             soft_cap=spec.soft_cap,
             config=prefill_config(
-                itemsize=q.dtype.itemsize, head_dim=spec.head_dim, max_query_len=metadata.max_query_len
+                itemsize=q.dtype.itemsize,
+                head_dim=spec.head_dim,
+                block_size=layer_cache.shape[2],
+                max_query_len=metadata.max_query_len,
             ),
         )
 

@@ -67,7 +67,12 @@ def decode_config(*, itemsize: int, head_dim: int, num_requests: int) -> DecodeC
 
 
 @cache
-def prefill_config(*, itemsize: int, head_dim: int, max_query_len: int) -> PrefillConfig:
-    """The prefill configuration for a dtype of `itemsize` bytes, a head dimension and a step's longest chunk."""
-    shape = {"itemsize": itemsize, "head_dim": head_dim, "max_query_len": max_query_len}
+def prefill_config(*, itemsize: int, head_dim: int, block_size: int, max_query_len: int) -> PrefillConfig:
+    """The prefill configuration for a dtype of `itemsize` bytes, a cache shape and a step's longest chunk."""
+    shape = {
+        "itemsize": itemsize,
+        "head_dim": head_dim,
+        "block_size": block_size,
+        "max_query_len": max_query_len,
+    }
     return PrefillConfig(**_first_fit("prefill", shape))

@@ -1,4 +1,4 @@
-"""Split-KV decode over a paged cache, and the kernel that merges the splits.
+"""Split-KV decode over a paged cache.
 
 A KV head's context, over all requests of the batch, is one line of tiles of ``BLOCK_N`` tokens:
 
@@ -10,7 +10,7 @@ Each program takes an equal, contiguous share of that line, so ragged batches ar
 follow from `seq_lens` on the device, the number of programs from shapes alone, so a CUDA graph that
 was captured at one set of lengths serves all. A request that lies within one share is written
 straight to the output. Otherwise each program leaves a normalised partial result and the logarithm
-of its weight (LSE, base 2), and the second kernel merges them (FlashDecoding; Dao et al., 2023). The
+of its weight (LSE, base 2), and `merge_kernel` merges them (FlashDecoding; Dao et al., 2023). The
 partial of program p for request r lies in row ``p + r``: from one partial to the next along the
 line exactly one of the two grows by one, so rows are unique and a request's rows are adjacent.
 
@@ -22,10 +22,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from vcore_backends.triton_paged.configs import DecodeConfig
-from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, row_class, soft_capped
+from vcore_backends.triton_paged.merge import merge_kernel
+from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, line_of_tiles, row_class, soft_capped
 
 __all__ = ["decode_attention", "partial_rows"]
 
@@ -33,17 +34,6 @@ MIN_DOT_ROWS = 16
 """The least number of rows that the matrix unit takes."""
 MAX_PROGRAMS = 1024
 """Programs a KV head, at most."""
-
-
-@triton.jit
-def _line_of_tiles(seq_lens_ptr, num_requests, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr):
-    """Where each request's tiles end on the line, int32 [ROWS], and the line's length."""
-    rows = tl.arange(0, ROWS)
-    seq_lens = tl.load(seq_lens_ptr + rows, mask=rows < num_requests, other=0)
-    num_tiles = tl.cdiv(seq_lens, BLOCK_N)
-    if WINDOW > 0:
-        num_tiles -= tl.maximum(seq_lens - WINDOW, 0) // BLOCK_N
-    return tl.cumsum(num_tiles, 0), tl.sum(num_tiles, 0)
 
 
 @triton.jit(do_not_specialize=["num_requests"])
@@ -85,7 +75,7 @@ def _decode_kernel(
     kv_head = tl.program_id(0)
     program = tl.program_id(1)
 
-    ends, total = _line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
+    ends, total = line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
     programs = tl.minimum(max_programs, total)
     if program >= programs:
         return
@@ -162,68 +152,6 @@ def _decode_kernel(
             tl.store(partial_ptr + place[:, None] * HEAD_DIM + dims[None, :], result, mask=q_mask)
             tl.store(partial_lse_ptr + place, best + tl.log2(weight), mask=heads < GROUP)
         at = segment_end
-
-
-@triton.jit(do_not_specialize=["num_requests"])
-def _merge_kernel(
-    out_ptr,
-    partial_ptr,
-    partial_lse_ptr,
-    seq_lens_ptr,
-    num_requests,
-    max_programs,
-    stride_out_token,
-    stride_out_head,
-    NUM_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    HEAD_DIM_PAD: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    ROWS: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    EARLY_MERGE: tl.constexpr,
-):
-    head = tl.program_id(0)
-    row = tl.program_id(1)
-    ends, total = _line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
-    programs = tl.minimum(max_programs, total)
-    rows = tl.arange(0, ROWS)
-    begin = tl.max(tl.where(rows < row, ends, 0), 0)
-    end = tl.min(tl.where(rows >= row, ends, total), 0)
-
-    dims = tl.arange(0, HEAD_DIM_PAD)
-    out_place = out_ptr + row * stride_out_token + head * stride_out_head + dims
-    if end == begin:  # a padding row without context
-        tl.store(out_place, tl.zeros([HEAD_DIM_PAD], out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
-        return
-    # Program p starts at total * p // programs, so the last one that starts at or before tile t is:
-    first = (((begin + 1).to(tl.int64) * programs - 1) // total).to(tl.int32)
-    last = ((end.to(tl.int64) * programs - 1) // total).to(tl.int32)
-    if first == last:
-        return
-    if EARLY_MERGE:
-        gdc_wait()
-
-    best = float("-inf")
-    weight = 0.0
-    acc = tl.zeros([HEAD_DIM_PAD], tl.float32)
-    for start in range(first, last + 1, BLOCK_P):
-        parts = start + tl.arange(0, BLOCK_P)
-        valid = parts <= last
-        place = (parts + row).to(tl.int64) * NUM_HEADS + head
-        lse = tl.load(partial_lse_ptr + place, mask=valid, other=float("-inf"))
-        part = tl.load(
-            partial_ptr + place[:, None] * HEAD_DIM + dims[None, :],
-            mask=valid[:, None] & (dims[None, :] < HEAD_DIM),
-            other=0.0,
-        )
-        new_best = tl.maximum(best, tl.max(lse, 0))
-        fade = tl.exp2(best - new_best)
-        shares = tl.exp2(lse - new_best)
-        weight = weight * fade + tl.sum(shares, 0)
-        acc = acc * fade + tl.sum(part * shares[:, None], 0)
-        best = new_best
-    tl.store(out_place, (acc / weight).to(out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
 
 
 def num_programs(config: DecodeConfig, num_kv_heads: int, num_sms: int) -> int:
@@ -310,7 +238,7 @@ def decode_attention(
         num_warps=config.num_warps,
         **shared,
     )
-    _merge_kernel[(num_heads, num_requests)](
+    merge_kernel[(num_heads, num_requests)](
         out,
         partial,
         partial_lse,

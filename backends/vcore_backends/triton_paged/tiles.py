@@ -1,11 +1,11 @@
-"""What the decode and the prefill kernel both do with a tile of keys."""
+"""What the kernels share: how they find a tile of keys, and what they do to its scores."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2_E", "block_ids", "row_class", "soft_capped"]
+__all__ = ["LOG2_E", "block_ids", "line_of_tiles", "row_class", "soft_capped"]
 
 LOG2_E = 1.4426950408889634
 """The kernels' exponentials are in base 2, which the hardware computes."""
@@ -24,6 +24,17 @@ def block_ids(table_ptr, tile, seq_len, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.co
         else:
             columns = (tile * BLOCK_N + offsets) // BLOCK_SIZE
         return tl.load(table_ptr + columns, mask=offsets < seq_len - tile * BLOCK_N, other=0)
+
+
+@triton.jit
+def line_of_tiles(seq_lens_ptr, num_requests, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr):
+    """Where each request's tiles end on the line, int32 [ROWS], and the line's length."""
+    rows = tl.arange(0, ROWS)
+    seq_lens = tl.load(seq_lens_ptr + rows, mask=rows < num_requests, other=0)
+    num_tiles = tl.cdiv(seq_lens, BLOCK_N)
+    if WINDOW > 0:
+        num_tiles -= tl.maximum(seq_lens - WINDOW, 0) // BLOCK_N
+    return tl.cumsum(num_tiles, 0), tl.sum(num_tiles, 0)
 
 
 @triton.jit

@@ -1,0 +1,77 @@
+"""The kernel that merges the partial results which the decode kernel leaves of a split context.
+
+It finds them as the decode kernel placed them: see the drawing in `decode`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
+
+from vcore_backends.triton_paged.tiles import line_of_tiles
+
+__all__ = ["merge_kernel"]
+
+
+@triton.jit(do_not_specialize=["num_requests"])
+def merge_kernel(
+    out_ptr,
+    partial_ptr,
+    partial_lse_ptr,
+    seq_lens_ptr,
+    num_requests,
+    max_programs,
+    stride_out_token,
+    stride_out_head,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_DIM_PAD: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ROWS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    EARLY_MERGE: tl.constexpr,
+):
+    head = tl.program_id(0)
+    row = tl.program_id(1)
+    ends, total = line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
+    programs = tl.minimum(max_programs, total)
+    rows = tl.arange(0, ROWS)
+    begin = tl.max(tl.where(rows < row, ends, 0), 0)
+    end = tl.min(tl.where(rows >= row, ends, total), 0)
+
+    dims = tl.arange(0, HEAD_DIM_PAD)
+    out_place = out_ptr + row * stride_out_token + head * stride_out_head + dims
+    if EARLY_MERGE:
+        # All programs wait, those without partials too: what is launched next waits for this kernel alone, and
+        # must not start before the decode kernel has written its rows.
+        gdc_wait()
+    if end == begin:  # a padding row without context
+        tl.store(out_place, tl.zeros([HEAD_DIM_PAD], out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
+        return
+    # Program p starts at total * p // programs, so the last one that starts at or before tile t is:
+    first = (((begin + 1).to(tl.int64) * programs - 1) // total).to(tl.int32)
+    last = ((end.to(tl.int64) * programs - 1) // total).to(tl.int32)
+    if first == last:
+        return
+    best = float("-inf")
+    weight = 0.0
+    acc = tl.zeros([HEAD_DIM_PAD], tl.float32)
+    for start in range(first, last + 1, BLOCK_P):
+        parts = start + tl.arange(0, BLOCK_P)
+        valid = parts <= last
+        place = (parts + row).to(tl.int64) * NUM_HEADS + head
+        lse = tl.load(partial_lse_ptr + place, mask=valid, other=float("-inf"))
+        part = tl.load(
+            partial_ptr + place[:, None] * HEAD_DIM + dims[None, :],
+            mask=valid[:, None] & (dims[None, :] < HEAD_DIM),
+            other=0.0,
+        )
+        new_best = tl.maximum(best, tl.max(lse, 0))
+        fade = tl.exp2(best - new_best)
+        shares = tl.exp2(lse - new_best)
+        weight = weight * fade + tl.sum(shares, 0)
+        acc = acc * fade + tl.sum(part * shares[:, None], 0)
+        best = new_best
+    tl.store(out_place, (acc / weight).to(out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
