@@ -62,14 +62,10 @@ def command(
 def _pull(
     name: str, from_file: Path | None, tree: EngineConfig, catalog: Catalog, progress: ProgressCallback
 ) -> dict[str, str]:
-    from vcore.cache_dir import model_cache_dir
-    from vcore.engine.resolve.model_source import choose_source
-    from vcore.interfaces.sources import ModelSource, ModelSourceContext
+    from vcore.engine.resolve.model_source import choose_source, fetch_model
 
-    chosen = choose_source(name, catalog)
-    context = ModelSourceContext(cache_dir=model_cache_dir(), progress=progress, offline=tree.model.offline)
-    source = cast(ModelSource, catalog.create(chosen.entry, context=context))
-    path = source.fetch(chosen.name, from_file=from_file)
+    chosen = choose_source(name, catalog, source=tree.model.source)
+    path = fetch_model(chosen, catalog, offline=tree.model.offline, progress=progress, from_file=from_file)
     return {"name": name, "path": str(path), "source": chosen.entry.address}
 
 

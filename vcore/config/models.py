@@ -93,6 +93,8 @@ class ModelConfig(ConfigNode):
 
     path: str = "smollm2-135m"
     """A folder, a file, a short name (``vcore pull`` lists them), ``owner/name`` on the hub, or ``scheme://name``."""
+    source: PluginChoice = AUTO
+    """Where the model comes from; ``auto`` goes by `path`. Options such as a token need the name: ``hub``."""
     plugin: PluginChoice = AUTO
     """The model plugin; ``auto`` takes the one that serves the architecture in the model's config."""
     load_format: PluginChoice = AUTO
@@ -203,6 +205,7 @@ class EngineConfig(ConfigNode):
 
 PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
     {
+        "model.source": "model_source",
         "model.plugin": "model",
         "model.load_format": "weight_loader",
         "attention.backend": "attention_backend",

@@ -18,7 +18,7 @@ from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.progress import batch_progress, loading_progress
 from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
-from vcore.errors import EngineError, RequestError
+from vcore.errors import ConfigError, EngineError, RequestError
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
 
@@ -79,6 +79,11 @@ class LLM:
         self._engine: Engine | None = None
         self._profile_folder: Path | None = None
         if model is not None:
+            if not isinstance(model, str | Path):
+                raise ConfigError(
+                    f"LLM(model=...) takes a name, folder or file, got {type(model).__name__}; settings of the model "
+                    'go into config={"model": {...}}'
+                )
             overrides["model.path"] = str(model)
         tree = load_config(config, overrides)
         with loading_progress(enabled=progress) as report:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from vcore.cache_dir import model_cache_dir
+from vcore.config.models import AUTO, PluginChoice
 from vcore.engine.resolve.lookup import usable
 from vcore.errors import ModelNotFoundError, PluginConflictError, PluginNotFoundError
 from vcore.interfaces.sources import ModelSource, ModelSourceContext, ProgressCallback
@@ -35,21 +36,31 @@ class ChosenSource:
     why: str
     on_disk: bool
     """Whether it is a path that exists, so that nothing has to be fetched."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """For the source."""
 
 
-def choose_source(path: str, catalog: Catalog, base_dir: Path | None = None) -> ChosenSource:
+def choose_source(
+    path: str, catalog: Catalog, base_dir: Path | None = None, *, source: PluginChoice = AUTO
+) -> ChosenSource:
     """The source for `path`: by its scheme, as a path that exists, as a short name, or by a source's pattern.
 
     Args:
         path: `model.path`.
         catalog: where sources are looked up.
         base_dir: a relative path is looked for here first, then in the working directory.
+        source: `model.source`; a source that is named is taken, whatever `path` looks like.
 
     Raises:
         ModelNotFoundError: no source knows it; the message has the short names and the possible forms.
         PluginError: the source is broken, or several claim the name.
     """
     scheme, separator, rest = path.partition("://")
+    if not source.is_auto:
+        entry = catalog.find(PluginKind.MODEL_SOURCE, source.name)
+        own_scheme = separator and scheme in cast(ModelSourceSpec, entry.spec).schemes
+        name = rest if own_scheme else path
+        return ChosenSource(entry, name, "model.source names it", on_disk=False, options=source.options)
     if separator:
         return _by_scheme(scheme, rest, path, catalog)
     existing = _existing(path, base_dir)
@@ -65,7 +76,12 @@ def choose_source(path: str, catalog: Catalog, base_dir: Path | None = None) -> 
 
 
 def fetch_model(
-    chosen: ChosenSource, catalog: Catalog, *, offline: bool, progress: ProgressCallback | None = None
+    chosen: ChosenSource,
+    catalog: Catalog,
+    *,
+    offline: bool,
+    progress: ProgressCallback | None = None,
+    from_file: Path | None = None,
 ) -> Path:
     """The folder, or single file, of the model, fetched if it is not on this machine yet.
 
@@ -74,14 +90,15 @@ def fetch_model(
         catalog: creates the source.
         offline: fetch nothing.
         progress: told of a download.
+        from_file: a local archive to take the model from.
 
     Raises:
         ModelNotFoundError: the source has no such model.
         DownloadError: it could not be fetched whole.
     """
     context = ModelSourceContext(cache_dir=model_cache_dir(), progress=progress, offline=offline)
-    source = cast(ModelSource, catalog.create(chosen.entry, context=context))
-    return source.fetch(chosen.name)
+    source = cast(ModelSource, catalog.create(chosen.entry, options=chosen.options, context=context))
+    return source.fetch(chosen.name, from_file=from_file)
 
 
 def short_names(catalog: Catalog) -> list[str]:

@@ -48,7 +48,7 @@ def check_portable(config: EngineConfig, catalog: Catalog, *, base_dir: Path | N
     max_model_len = config.model.max_model_len
     check_limits(config.scheduler, max_model_len=None if max_model_len == "auto" else max_model_len)
     choose_executor(config, catalog)
-    choose_source(config.model.path, catalog, base_dir)
+    choose_source(config.model.path, catalog, base_dir, source=config.model.source)
     _check_attention(config, catalog)
     checked = ("keys and values", "named plugins and their options", "limits", "executor", "form of the model's name")
     unchecked = ["whether the device is there", "the model's files and architecture", "whether memory suffices"]

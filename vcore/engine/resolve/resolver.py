@@ -20,7 +20,7 @@ from vcore.engine.resolve.context_length import resolve_max_model_len
 from vcore.engine.resolve.decisions import Decision, DecisionLog
 from vcore.engine.resolve.hf_values import eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
 from vcore.engine.resolve.limits import check_limits, resolve_limits
-from vcore.engine.resolve.lookup import check_named_choices
+from vcore.engine.resolve.lookup import check_named_choices, selector
 from vcore.engine.resolve.machine import compute_capability, resolve_device, resolve_dtype, resolve_num_threads
 from vcore.engine.resolve.model_files import choose_loader, choose_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
@@ -94,9 +94,11 @@ def resolve(
     check_limits(config.scheduler)
     tokenizer = _find_tokenizer(config, base_dir)
     parts = _choose_parts(config, catalog, log)
-    source = choose_source(config.model.path, catalog, base_dir)
+    source = choose_source(config.model.path, catalog, base_dir, source=config.model.source)
     path = fetch_model(source, catalog, offline=offline or config.model.offline, progress=progress)
     log.decisions.append(Decision(key="model.path", value=str(path), why=source.why))
+    if config.model.source.is_auto:
+        log.decisions.append(Decision(key="model.source", value=selector(catalog, source.entry), why=source.why))
     model = _open_model(config, catalog, path, progress, log)
     dtype = log.take(resolve_dtype(config.model.dtype, parts.device, model.hf_config))
     length = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))

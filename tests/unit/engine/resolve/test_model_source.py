@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vcore.config import load_config
+from vcore.config import PluginChoice, load_config
 from vcore.engine.resolve import resolve
 from vcore.engine.resolve.model_source import choose_source, short_names
 from vcore.errors import ModelNotFoundError, PluginBrokenError, PluginConflictError, PluginNotFoundError
@@ -116,3 +116,10 @@ def test_a_broken_source_is_fatal_only_when_it_is_selected(
 def test_a_path_needs_a_source_for_files(make_catalog: Callable[..., Catalog], tmp_path: Path) -> None:
     with pytest.raises(PluginNotFoundError, match="file"):
         choose_source(str(tmp_path), make_catalog(without=("local",)))
+
+
+def test_a_named_source_is_taken_whatever_the_name_looks_like(catalog: Catalog) -> None:
+    choice = PluginChoice(name="shelf")
+    assert choose_source("./looks-like-a-path", catalog, source=choice).entry.name == "shelf"
+    assert choose_source("shelf://x", catalog, source=choice).name == "x"
+    assert choose_source("other://x", catalog, source=choice).name == "other://x"

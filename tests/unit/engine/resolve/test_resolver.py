@@ -48,6 +48,7 @@ def test_every_auto_has_a_decision_in_the_order_of_the_tree(resolve_model: Resol
 
 def test_what_is_written_is_not_decided(resolve_model: Resolve) -> None:
     settings = {
+        "model.source": "local",
         "model.plugin": "llama",
         "model.load_format": "safetensors",
         "model.dtype": "float16",
