@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.engine.step_output import StepOutput
@@ -25,8 +24,8 @@ from vcore.kv_cache.manager import KVCacheManager
 from vcore.scheduler.admission import AdmissionPlanner
 from vcore.scheduler.checked_policy import CheckedPolicy
 from vcore.scheduler.collector import Collector
+from vcore.scheduler.launcher import Launcher
 from vcore.scheduler.lifecycle import Lifecycle
-from vcore.scheduler.plan import StepPlan, StepRecord
 from vcore.scheduler.request import PolicyView, Request
 from vcore.scheduler.running import RunningPlanner
 from vcore.scheduler.settings import SchedulerSettings, SchedulerStats
@@ -76,10 +75,9 @@ class Scheduler:
         self._table = self._lifecycle.table
         self._running = RunningPlanner(settings, self._lifecycle)
         self._admission = AdmissionPlanner(settings, self._lifecycle, self._running)
+        self._launcher = Launcher(self._lifecycle)
         self._collector = Collector(self._lifecycle)
-        self._num_steps = 0
         self._num_arrivals = 0
-        self._ones32 = np.ones(settings.max_num_seqs, dtype=np.int32)
 
     # Requests come and go.
 
@@ -140,12 +138,13 @@ class Scheduler:
             plan = self._running.plan(now, cap)
             self._admission.plan(plan)
             if plan.uniform or plan.new or np.count_nonzero(plan.granted):
-                return self._launch(plan)
+                return self._launcher.launch(plan)
             # Those who had the tokens may all have been preempted: then it is the turn of the others. And
             # no cap may keep an idle engine from working.
             if plan.preempted:
                 continue
             if cap is None or lifecycle.in_flight:
+                self._launcher.settle()
                 return None
             cap = None
 
@@ -258,71 +257,3 @@ class Scheduler:
                 "scheduler.max_num_batched_tokens.",
                 param="prompt",
             )
-
-    def _launch(self, plan: StepPlan) -> SchedulerOutput:
-        """Turn a plan into a step in flight."""
-        requests, rows, counts = self._select(plan)
-        table = self._table
-        computed = table.num_computed[rows] + counts
-        table.num_computed[rows] = computed
-        total = table.num_tokens[rows]
-        samples = computed == total
-        total += samples
-        table.num_tokens[rows] = total
-        self._num_steps += 1
-        output = SchedulerOutput(
-            step_id=self._num_steps,
-            freed_rows=table.drain_freed(),
-            new_rows=plan.new_rows,
-            rows=plan.batch.rows32.copy() if plan.uniform and not plan.new else rows.astype(np.int32),
-            num_tokens=counts.astype(np.int32),
-            samples=samples,
-            num_decodes=int(np.count_nonzero(counts == 1)),
-        )
-        if plan.grown:
-            self._write_growth(output, plan)
-        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows))
-        if plan.new and self._policy.hears_admitted:
-            self._policy.on_admitted([request.view for request, _ in plan.new])
-        return output
-
-    @staticmethod
-    def _select(plan: StepPlan) -> tuple[list[Request], NDArray[np.int64], NDArray[np.int64]]:
-        """Who is computed, their rows and their tokens, those with one token first."""
-        batch, granted = plan.batch, plan.granted
-        if plan.uniform and not plan.new:
-            return batch.requests, batch.rows, granted
-        requests = [request for request, size in zip(batch.requests, granted.tolist(), strict=True) if size]
-        requests += [request for request, _ in plan.new]
-        counts = np.concatenate((granted[granted > 0], np.array([size for _, size in plan.new], dtype=np.int64)))
-        order = np.argsort(counts != 1, kind="stable")
-        requests = [requests[index] for index in order.tolist()]
-        rows = np.fromiter((request.row for request in requests), dtype=np.int64, count=len(requests))
-        return requests, rows, counts[order]
-
-    @staticmethod
-    def _write_growth(output: SchedulerOutput, plan: StepPlan) -> None:
-        requests = plan.batch.requests
-        rows = [requests[index].row for index, block_ids in plan.grown for _ in block_ids]
-        output.grown_rows = np.array(rows, dtype=np.int32)
-        output.grown_block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
-
-    def _record(
-        self, plan: StepPlan, output: SchedulerOutput, requests: list[Request], rows: NDArray[np.int64]
-    ) -> StepRecord:
-        if plan.uniform and not plan.new:
-            sampled, ids, sampled_rows = requests, plan.batch.ids, rows
-        else:
-            sampled = [request for request, samples in zip(requests, output.samples.tolist(), strict=True) if samples]
-            ids = [request.request_id for request in sampled]
-            sampled_rows = rows[output.samples]
-        return StepRecord(
-            output=output,
-            requests=requests,
-            sampled=sampled,
-            sampled_ids=ids,
-            sampled_rows=sampled_rows,
-            departures=self._table.departures,
-            started=plan.started,
-            filled=self._kv.end_step(),
-        )

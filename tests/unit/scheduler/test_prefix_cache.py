@@ -176,6 +176,19 @@ def test_with_steps_in_flight_a_block_is_found_once_its_last_token_is_known() ->
     engine.check_outputs()
 
 
+def test_a_block_that_becomes_known_when_nothing_is_left_to_compute_can_be_hit() -> None:
+    engine = SimulatedEngine(depth=2)
+    engine.add(range(3), 2, request_id="a")
+    engine.launch()
+    engine.launch()
+    engine.collect()
+    assert engine.launch() is None
+    engine.add([*range(3), *engine.outputs["a"], 9], request_id="b")
+    engine.run()
+    assert engine.cached["b"] == 4
+    engine.check_outputs()
+
+
 def test_what_becomes_known_at_the_end_is_withdrawn_with_the_step_that_computes_it() -> None:
     engine = SimulatedEngine(depth=2)
     engine.add(range(3), 8, request_id="a")

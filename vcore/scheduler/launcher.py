@@ -1,0 +1,97 @@
+"""`Launcher`: turns a plan into what the executor gets, and into the record of a step in flight."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcore.interfaces.step import SchedulerOutput
+from vcore.scheduler.lifecycle import Lifecycle
+from vcore.scheduler.plan import StepPlan, StepRecord
+from vcore.scheduler.request import Request
+
+__all__ = ["Launcher"]
+
+
+class Launcher:
+    """Advances the counts of those who are computed, as if that were done: the next plan builds on it."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        """A launcher for the requests of `lifecycle`."""
+        self._lifecycle = lifecycle
+        self._table = lifecycle.table
+        self._num_steps = 0
+
+    def launch(self, plan: StepPlan) -> SchedulerOutput:
+        """Turn a plan into a step in flight."""
+        requests, rows, counts = self._select(plan)
+        table = self._table
+        computed = table.num_computed[rows] + counts
+        table.num_computed[rows] = computed
+        total = table.num_tokens[rows]
+        samples = computed == total
+        total += samples
+        table.num_tokens[rows] = total
+        self._num_steps += 1
+        output = SchedulerOutput(
+            step_id=self._num_steps,
+            freed_rows=table.drain_freed(),
+            new_rows=plan.new_rows,
+            rows=plan.batch.rows32.copy() if plan.uniform and not plan.new else rows.astype(np.int32),
+            num_tokens=counts.astype(np.int32),
+            samples=samples,
+            num_decodes=int(np.count_nonzero(counts == 1)),
+        )
+        if plan.grown:
+            self._write_growth(output, plan)
+        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows))
+        if plan.new and self._lifecycle.policy.hears_admitted:
+            self._lifecycle.policy.on_admitted([request.view for request, _ in plan.new])
+        return output
+
+    def settle(self) -> None:
+        """Blocks that were found full while nothing is left to compute were filled by steps in flight."""
+        filled = self._lifecycle.kv.end_step()
+        if filled:
+            self._lifecycle.in_flight[-1].filled.extend(filled)
+
+    @staticmethod
+    def _select(plan: StepPlan) -> tuple[list[Request], NDArray[np.int64], NDArray[np.int64]]:
+        """Who is computed, their rows and their tokens, those with one token first."""
+        batch, granted = plan.batch, plan.granted
+        if plan.uniform and not plan.new:
+            return batch.requests, batch.rows, granted
+        requests = [request for request, size in zip(batch.requests, granted.tolist(), strict=True) if size]
+        requests += [request for request, _ in plan.new]
+        counts = np.concatenate((granted[granted > 0], np.array([size for _, size in plan.new], dtype=np.int64)))
+        order = np.argsort(counts != 1, kind="stable")
+        requests = [requests[index] for index in order.tolist()]
+        rows = np.fromiter((request.row for request in requests), dtype=np.int64, count=len(requests))
+        return requests, rows, counts[order]
+
+    @staticmethod
+    def _write_growth(output: SchedulerOutput, plan: StepPlan) -> None:
+        requests = plan.batch.requests
+        rows = [requests[index].row for index, block_ids in plan.grown for _ in block_ids]
+        output.grown_rows = np.array(rows, dtype=np.int32)
+        output.grown_block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
+
+    def _record(
+        self, plan: StepPlan, output: SchedulerOutput, requests: list[Request], rows: NDArray[np.int64]
+    ) -> StepRecord:
+        if plan.uniform and not plan.new:
+            sampled, ids, sampled_rows = requests, plan.batch.ids, rows
+        else:
+            sampled = [request for request, samples in zip(requests, output.samples.tolist(), strict=True) if samples]
+            ids = [request.request_id for request in sampled]
+            sampled_rows = rows[output.samples]
+        return StepRecord(
+            output=output,
+            requests=requests,
+            sampled=sampled,
+            sampled_ids=ids,
+            sampled_rows=sampled_rows,
+            departures=self._table.departures,
+            started=plan.started,
+            filled=self._lifecycle.kv.end_step(),
+        )
