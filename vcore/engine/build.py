@@ -148,6 +148,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         max_model_len=resolution.max_model_len,
         memory_fraction=config.cache.memory_fraction,
         vocab_size=resolution.vocab_size,
+        num_threads=cast(int, config.runtime.num_threads),
     )
     return ModelRunner(
         settings,

@@ -121,6 +121,8 @@ class ModelRunner:
             ModelError: the files are missing, or do not fit the architecture.
         """
         settings = self._settings
+        if settings.num_threads is not None and settings.num_threads != torch.get_num_threads():
+            torch.set_num_threads(settings.num_threads)
         context = BuildContext(
             config=self._loader.config(),
             dtype=settings.dtype,

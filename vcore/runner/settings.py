@@ -28,6 +28,8 @@ class RunnerSettings:
     memory that is free once the model is loaded."""
     vocab_size: int
     """The width of the model's logits."""
+    num_threads: int | None = None
+    """CPU threads for computing, set for the whole process when the model is loaded; None leaves them."""
     cpu_cache_bytes_limit: int = 4 << 30
     """The most bytes that `ModelRunner.cache_bytes_available` answers on CPU."""
 
