@@ -38,8 +38,6 @@ class NewRow:
     """Which of the request's `n` samples this is."""
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     """`SamplingParams.bad_words` as token ids, one sequence a spelling; each is kept out of the output."""
-    num_prompt_logprobs: int = 0
-    """How many entries of prompt logprobs the request was given before a preemption; a row gives the rest."""
 
 
 _NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)
@@ -99,7 +97,8 @@ class SampledTokens:
     """By row, for requests that asked: one entry a token."""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """By row: an entry for each prompt token that follows a token of this step's chunk, in order. Over all
-    chunks that is one for each prompt token but the first."""
+    chunks that is one for each prompt token but the first; a preempted request that has made no token yet
+    gives them again from its first chunk on, and the scheduler tells each once."""
     errors: dict[int, str] = field(default_factory=dict)
     """By row: why this row alone has no valid token (a logits processor raised, logits were NaN). The row
     stands in `rows` as well, but its token there means nothing, and it has no entry in `logprobs`."""

@@ -29,7 +29,6 @@ class _Wanted:
     """A row that has not been given all of its entries."""
 
     num_top: int
-    num_given: int
     num_entries: int
 
 
@@ -57,13 +56,12 @@ class PromptLogprobs:
         return len(self._rows)
 
     def add(self, new: NewRow) -> None:
-        """Take in a request. One that resumes goes on where it was; one that has made tokens has had all entries."""
+        """Take in a request. One that resumes gives its entries once more, unless it has made tokens: then all are told."""
         if new.params.prompt_logprobs is None or len(new.token_ids) > new.num_prompt_tokens:
             return
-        num_top = min(new.params.prompt_logprobs, self._vocab_size)
-        wanted = _Wanted(num_top, new.num_prompt_logprobs, new.num_prompt_tokens - 1)
-        if wanted.num_given < wanted.num_entries:
-            self._rows[new.row] = wanted
+        num_entries = new.num_prompt_tokens - 1
+        if new.num_computed_tokens < num_entries:
+            self._rows[new.row] = _Wanted(min(new.params.prompt_logprobs, self._vocab_size), num_entries)
 
     def remove(self, row: int) -> None:
         """Forget the request in `row`, if it is one that asked."""
@@ -72,7 +70,7 @@ class PromptLogprobs:
     def spans(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], query_start_loc: NDArray[np.int32]
     ) -> list[PromptSpan]:
-        """The entries that a step gives; they count as given afterwards.
+        """The entries that a step gives, from that of the first token of each chunk on.
 
         Args:
             rows: int64 [num_scheduled].
@@ -83,13 +81,9 @@ class PromptLogprobs:
         for i in [i for i, row in enumerate(rows.tolist()) if row in self._rows]:
             row, start = int(rows[i]), int(starts[i])
             wanted, begin = self._rows[row], int(query_start_loc[i])
-            first = max(start, wanted.num_given)
             end = min(start + int(query_start_loc[i + 1]) - begin, wanted.num_entries)
-            if end <= first:
-                continue
-            token_ids = self._batch.token_ids[row, first + 1 : end + 1].astype(np.int64)
-            result.append(PromptSpan(row, begin + first - start, token_ids, wanted.num_top))
-            wanted.num_given = end
+            token_ids = self._batch.token_ids[row, start + 1 : end + 1].astype(np.int64)
+            result.append(PromptSpan(row, begin, token_ids, wanted.num_top))
             if end == wanted.num_entries:
                 del self._rows[row]
         return result

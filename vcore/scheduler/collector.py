@@ -154,15 +154,15 @@ class Collector:
 
     def _name_logprobs(self, record: StepRecord, sampled: SampledTokens, step: StepOutput) -> None:
         """Logprobs by request instead of by row."""
-        for request, row in zip(record.requests, record.output.rows.tolist(), strict=True):
+        rows, starts = record.output.rows.tolist(), record.starts.tolist()
+        for request, row, start in zip(record.requests, rows, starts, strict=True):
             if request.is_finished:
                 continue
             if row in sampled.logprobs:
                 step.logprobs[request.request_id] = sampled.logprobs[row]
             if row in sampled.prompt_logprobs:
-                entries = sampled.prompt_logprobs[row]
-                news = entries[max(0, request.prompt_logprobs_told - request.prompt_logprobs_seen) :]
-                request.prompt_logprobs_seen += len(entries)
+                # A request that was preempted computes from its beginning once more, what it has told of as well.
+                news = sampled.prompt_logprobs[row][max(0, request.prompt_logprobs_told - start) :]
                 request.prompt_logprobs_told += len(news)
                 if news:
                     step.prompt_logprobs[request.request_id] = news

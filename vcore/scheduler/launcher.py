@@ -26,7 +26,8 @@ class Launcher:
         """Turn a plan into a step in flight."""
         requests, rows, counts = self._select(plan)
         table = self._table
-        computed = table.num_computed[rows] + counts
+        starts = table.num_computed[rows]
+        computed = starts + counts
         table.num_computed[rows] = computed
         total = table.num_tokens[rows]
         samples = computed == total
@@ -44,7 +45,7 @@ class Launcher:
         )
         if plan.grown:
             self._write_growth(output, plan)
-        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows))
+        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows, starts))
         if plan.new and self._lifecycle.policy.hears_admitted:
             self._lifecycle.policy.on_admitted([request.view for request, _ in plan.new])
         return output
@@ -77,7 +78,12 @@ class Launcher:
         output.grown_block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
 
     def _record(
-        self, plan: StepPlan, output: SchedulerOutput, requests: list[Request], rows: NDArray[np.int64]
+        self,
+        plan: StepPlan,
+        output: SchedulerOutput,
+        requests: list[Request],
+        rows: NDArray[np.int64],
+        starts: NDArray[np.int64],
     ) -> StepRecord:
         if plan.uniform and not plan.new:
             sampled, ids, sampled_rows = requests, plan.batch.ids, rows
@@ -88,6 +94,7 @@ class Launcher:
         return StepRecord(
             output=output,
             requests=requests,
+            starts=starts,
             sampled=sampled,
             sampled_ids=ids,
             sampled_rows=sampled_rows,

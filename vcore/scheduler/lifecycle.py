@@ -76,7 +76,6 @@ class Lifecycle:
         self._leave_row(request, finished=False)
         request.become(RequestStatus.PREEMPTED)
         request.num_preemptions += 1
-        request.prompt_logprobs_seen = 0
         self.num_preemptions += 1
         self.fruitless_preemptions += 1
         self.waiting.push(request)

@@ -60,6 +60,8 @@ class StepRecord:
     output: SchedulerOutput
     requests: list[Request]
     """All that are computed, in the order of `SchedulerOutput.rows`."""
+    starts: NDArray[np.int64]
+    """int64 [num_scheduled]: computed tokens of each before the step."""
     sampled: list[Request]
     """Those that sample."""
     sampled_ids: list[str]

@@ -32,8 +32,6 @@ class Request:
     was_started: bool = False
     prompt_logprobs_told: int = 0
     """Entries of prompt logprobs handed out so far."""
-    prompt_logprobs_seen: int = 0
-    """Entries computed since it was last admitted: a resumed request computes those handed out once more."""
     view: PolicyView = field(init=False)
 
     def __post_init__(self) -> None:

@@ -259,7 +259,6 @@ class Driver:
             seed=request.seed,
             sample_index=request.sample_index,
             bad_words_token_ids=request.bad_words,
-            num_prompt_logprobs=len(request.prompt_logprobs),
         )
 
 

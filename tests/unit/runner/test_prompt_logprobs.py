@@ -43,12 +43,13 @@ def test_chunks_join_without_a_seam(
 
 
 @pytest.mark.parametrize("before", [1, 4, 9])
-def test_a_preemption_inside_the_prompt_repeats_nothing(
+def test_a_preemption_inside_the_prompt_begins_again(
     setup_runner: Make, make_request: Make, naive_logits: Make, before: int
 ) -> None:
     driver, request = setup_runner().driver, make_request(PROMPT, prompt_logprobs=1)
     driver.step((request, before))
     driver.release(request)
+    request.prompt_logprobs = []
     driver.step((request, 2))
     driver.step((request, 8))
     check(request, naive_logits)
@@ -59,7 +60,7 @@ def test_a_preemption_after_the_prompt_gives_nothing_again(setup_runner: Make, m
     driver, request = setup.driver, make_request(PROMPT, prompt_logprobs=1)
     driver.run(request, 2)
     driver.release(request)
-    given, request.prompt_logprobs = request.prompt_logprobs, []  # even if nobody said how many were given
+    given, request.prompt_logprobs = request.prompt_logprobs, []
     driver.step((request, request.num_tokens))
     assert len(given) == 9
     assert request.prompt_logprobs == []

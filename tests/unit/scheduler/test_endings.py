@@ -8,7 +8,9 @@ from simulated_engine import SimulatedEngine, StepFailedError, generate
 
 from vcore.engine.request import FinishReason
 from vcore.errors import EngineError
+from vcore.interfaces.scheduling import SchedulingContext
 from vcore.interfaces.step import SampledTokens, SchedulerOutput, TokenLogprobs
+from vcore_policies.scheduling.priority import PriorityPolicy
 
 
 def entry(token_id: int) -> TokenLogprobs:
@@ -292,14 +294,14 @@ def test_logprobs_are_told_by_request() -> None:
 
 
 def with_prompt_logprobs(engine: SimulatedEngine, output: SchedulerOutput) -> SampledTokens:
-    """What a worker tells of prompt tokens: those of the chunk that have a predecessor."""
+    """What a worker tells of prompt tokens: those that follow a token of the chunk."""
     starts = {row: state.num_computed for row, state in engine.worker.rows.items()}
     starts |= {new.row: new.num_computed_tokens for new in output.new_rows}
     sampled = engine.worker.compute(output)
     for row, count in zip(output.rows.tolist(), output.num_tokens.tolist(), strict=True):
         request = engine.requests[engine.worker.rows[row].request_id]
-        end = min(starts[row] + count, len(request.prompt_token_ids))
-        entries = [entry(request.prompt_token_ids[i]) for i in range(max(1, starts[row]), end)]
+        end = min(starts[row] + count + 1, len(request.prompt_token_ids))
+        entries = [entry(request.prompt_token_ids[i]) for i in range(starts[row] + 1, end)]
         if entries and request.params.prompt_logprobs is not None:
             sampled.prompt_logprobs[row] = entries
     return sampled
@@ -323,4 +325,25 @@ def test_prompt_logprobs_are_told_once_though_a_preempted_request_computes_them_
             told[name] += [item.token_ids[0] for item in entries]
     assert engine.scheduler.stats().preemptions > 0
     assert told == {name: request.prompt_token_ids[1:] for name, request in engine.requests.items()}
+    engine.check_outputs()
+
+
+def test_prompt_logprobs_of_a_chunk_that_was_in_flight_at_a_preemption_are_told_once() -> None:
+    context = SchedulingContext(max_num_seqs=1, max_num_batched_tokens=4, block_size=4, num_blocks=200)
+    policy = PriorityPolicy(options=None, context=context)
+    engine = SimulatedEngine(policy=policy, max_num_seqs=1, max_num_batched_tokens=4)
+    engine.add(range(12), 4, request_id="a", prompt_logprobs=0, priority=1)
+    told: list[int] = []
+    in_flight: list[tuple[SchedulerOutput, SampledTokens]] = []
+    for turn in range(60):
+        if turn == 2:  # two chunks are in flight, of which one is told below
+            engine.add(range(20, 24), 2, request_id="b", priority=0)
+        output = engine.scheduler.schedule()
+        if output is not None:
+            in_flight.append((output, with_prompt_logprobs(engine, output)))
+        if in_flight and (output is None or len(in_flight) == 2):
+            step = engine.take(engine.scheduler.update(*in_flight.pop(0)))
+            told += [item.token_ids[0] for item in step.prompt_logprobs.get("a", [])]
+    assert engine.scheduler.stats().preemptions == 1
+    assert told == list(range(1, 12))
     engine.check_outputs()
