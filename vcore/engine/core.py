@@ -68,12 +68,14 @@ class EngineCore:
         self._in_flight: deque[tuple[SchedulerOutput, StepHandle]] = deque()
         self._dead: str | None = None
         self._failed_steps = 0
+        self._untold: StepOutput | None = None
+        """Endings of a step that was interrupted: its caller got the interrupt instead."""
         self._closed = False
 
     @property
     def has_unfinished(self) -> bool:
         """Whether a step is needed: a request waits or runs, or an ending has not been told yet."""
-        return self._scheduler.has_unfinished or bool(self._in_flight)
+        return self._scheduler.has_unfinished or bool(self._in_flight) or self._untold is not None
 
     def add_request(self, request: EngineRequest) -> None:
         """Take in a request; it waits until a step admits it.
@@ -106,12 +108,16 @@ class EngineCore:
     def step(self) -> StepOutput:
         """Compute one step and return what it gave; empty if there was nothing to do.
 
-        A step that raises ends the requests that were in it, with the cause, and no others.
+        A step that raises ends the requests that were in it, with the cause, and no others; so does what is not
+        an `Exception` (a KeyboardInterrupt), which goes on to the caller, and the next `step` tells of the endings.
 
         Raises:
             EngineDeadError: the engine cannot go on: a rank is gone, or a policy failed under `plugins.strict`.
         """
         self._check_alive()
+        if self._untold is not None:
+            output, self._untold = self._untold, None
+            return self._tell(output)
         try:
             scheduled = self._scheduler.schedule()
         except PolicyError as error:
@@ -125,21 +131,28 @@ class EngineCore:
                 return StepOutput()
         if not self._in_flight:
             return self._tell(self._scheduler.take_finished())
-        scheduled, handle = self._in_flight.popleft()
+        return self._collect(*self._in_flight.popleft())
+
+    def _collect(self, scheduled: SchedulerOutput, handle: StepHandle) -> StepOutput:
         try:
             sampled = handle.collect()
         except BaseException as error:
-            return self._fail([scheduled, *(later for later, _ in self._in_flight)], error)
+            return self._fail(self._with_later(scheduled), error)
         try:
             return self._tell(self._scheduler.update(scheduled, sampled))
         except PolicyError as error:
             raise self._die(error) from error
         except EngineError as error:  # the executor's answer does not fit the step
-            return self._fail([scheduled, *(later for later, _ in self._in_flight)], error)
+            return self._fail(self._with_later(scheduled), error)
+
+    def _with_later(self, scheduled: SchedulerOutput) -> list[SchedulerOutput]:
+        """A step that fails and those launched after it, which read what it should have written; they are dropped."""
+        later = [output for output, _ in self._in_flight]
+        self._in_flight.clear()
+        return [scheduled, *later]
 
     def _fail(self, steps: list[SchedulerOutput], error: BaseException) -> StepOutput:
-        """End the requests in `steps`. What is not an `Exception` (a KeyboardInterrupt) goes on to the caller."""
-        self._in_flight.clear()
+        """End the requests in `steps`, the last ones that were launched."""
         self._failed_steps += 1
         output = StepOutput()
         for scheduled in steps:
@@ -150,6 +163,7 @@ class EngineCore:
         if isinstance(error, EngineDeadError):
             raise self._die(error) from error
         if not isinstance(error, Exception):
+            self._untold = output
             raise error
         logger.error("a step failed; %d requests ended with it", len(output.finished), exc_info=error)
         return self._tell(output)
@@ -202,6 +216,8 @@ class EngineCore:
             return
         self._closed = True
         self._in_flight.clear()
-        self._executor.shutdown()
-        if self._observers is not None:
-            self._observers.close()
+        try:
+            self._executor.shutdown()
+        finally:
+            if self._observers is not None:
+                self._observers.close()

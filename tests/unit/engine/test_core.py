@@ -77,7 +77,9 @@ class RaisingPolicy(FCFSPolicy):
         raise RuntimeError("no order today")
 
 
-def make_core(executor: Executor, *, strict: bool = False, policy: type[FCFSPolicy] = FCFSPolicy) -> EngineCore:
+def make_core(
+    executor: Executor, *, strict: bool = False, policy: type[FCFSPolicy] = FCFSPolicy, depth: int = 1
+) -> EngineCore:
     limits = {key: SETTINGS[key] for key in ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_blocks")}
     scheduler = Scheduler(
         SchedulerSettings(**SETTINGS, strict=strict),
@@ -86,7 +88,7 @@ def make_core(executor: Executor, *, strict: bool = False, policy: type[FCFSPoli
         policy_name="scheduling_policy/test@here",
         eviction_name="eviction_policy/test@here",
     )
-    return EngineCore(scheduler, executor)
+    return EngineCore(scheduler, executor, depth=depth)
 
 
 @pytest.fixture
@@ -178,7 +180,37 @@ def test_an_interrupt_in_a_step_reaches_the_caller_and_leaves_the_engine_usable(
         core.step()
     assert_nothing_is_held(core)
     core.add_request(request("b"))
-    assert run(core)[0] == {"b": [7, 7, 7]}
+    tokens, reasons = run(core)
+    assert tokens == {"b": [7, 7, 7]}
+    assert reasons == {"a": FinishReason.ERROR, "b": FinishReason.LENGTH}  # others than the caller may wait for a
+
+
+def test_two_steps_in_flight_give_the_same(executor: FakeExecutor) -> None:
+    core = make_core(executor, depth=2)
+    for name in "abcdef":
+        core.add_request(request(name))
+    tokens, reasons = run(core)
+    assert tokens == {name: [7, 7, 7] for name in "abcdef"}
+    assert set(reasons.values()) == {FinishReason.LENGTH}
+    assert_nothing_is_held(core)
+
+
+@pytest.mark.parametrize("where", ["fail_launch", "fail_collect"])
+def test_a_step_that_fails_while_another_is_in_flight_leaves_the_engine_usable(
+    executor: FakeExecutor, where: str
+) -> None:
+    core = make_core(executor, depth=2)
+    core.add_request(request("a", max_tokens=8))
+    for _ in range(3):
+        core.step()
+    core.add_request(request("b", max_tokens=8))
+    setattr(executor, where, RuntimeError("the kernel broke"))
+    _, reasons = run(core)
+    assert reasons == {"a": FinishReason.ERROR, "b": FinishReason.ERROR}
+    core.add_request(request("c"))
+    assert run(core) == ({"c": [7, 7, 7]}, {"c": FinishReason.LENGTH})
+    assert core.health().failed_steps == 1
+    assert_nothing_is_held(core)
 
 
 def test_a_lost_rank_ends_the_engine(core: EngineCore, executor: FakeExecutor) -> None:
