@@ -32,6 +32,9 @@ Merge keys, which it dropped, are kept, for many use them."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 
+_MAX_DEPTH = 64
+"""Mappings and lists within each other; also what ends a YAML alias to a node that holds the alias."""
+
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2, and without its silence about duplicate keys."""
@@ -71,13 +74,13 @@ def read_file(path: Path) -> dict[str, Any]:
     if parse is None:
         raise ConfigError(f"{path}: a configuration file ends in {', '.join(_PARSERS)}, not in {path.suffix!r}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file (the working directory is {Path.cwd()})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the configuration file cannot be read as UTF-8 text: {error}") from None
     try:
-        value = parse(text)
+        value = _parse(parse, text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
@@ -98,14 +101,50 @@ def parse_value(text: str) -> Any:  # any YAML value
         ConfigError: it is not well-formed YAML. The text itself is not repeated, for it may be a secret.
     """
     try:
-        return _load_yaml(text)
+        return _parse(_load_yaml, text)
     except yaml.YAMLError as error:
         problem = _yaml_problem(error)
     raise ConfigError(f"the value is not well-formed YAML: {problem}; quote it to make it a text")
 
 
+def _parse(parse: Callable[[str], Any], text: str) -> Any:
+    """What `parse` makes of `text`, unless that is nested without measure."""
+    try:
+        value = parse(text)
+    except RecursionError:
+        pass
+    else:
+        if not _deeper_than(value, _MAX_DEPTH, {}):
+            return value
+    raise ConfigError(
+        f"mappings and lists stand more than {_MAX_DEPTH} deep within each other, or one holds itself; nothing in a "
+        "configuration needs that"
+    )
+
+
+def _deeper_than(value: object, levels: int, checked: dict[int, int]) -> bool:
+    """Whether containers in `value` go deeper than `levels`; `checked`: for how many levels each one was found not to.
+
+    YAML's aliases let one container stand in many places: each is looked at once a depth, not once a place.
+    """
+    if not isinstance(value, dict | list) or checked.get(id(value), levels + 1) <= levels:
+        return False
+    if levels == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    if any(_deeper_than(item, levels - 1, checked) for item in items):
+        return True
+    checked[id(value)] = levels
+    return False
+
+
 def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
+    try:
+        return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
+    except ConfigError:
+        raise
+    except (ValueError, LookupError, AttributeError, TypeError):  # what PyYAML's own constructors let through
+        raise ConfigError("a YAML value does not fit its tag, or a number has too many digits") from None
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

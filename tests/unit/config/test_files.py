@@ -26,6 +26,14 @@ from vcore.errors import ConfigError
         ("a", "", "not in ''"),
         ("a.yaml", "a: !!python/object/apply:os.getcwd []\n", "not well-formed YAML"),
         ("a.yaml", "a: 1\n---\nb: 2\n", "not well-formed YAML"),
+        ("a.yaml", "a: &a [*a]\n", "64 deep within each other, or one holds itself"),
+        ("a.yaml", "a: &a {b: *a}\n", "64 deep within each other, or one holds itself"),
+        ("a.yaml", "a: " + "[" * 65 + "]" * 65, "64 deep within each other"),
+        ("a.yaml", "[" * 5000, "64 deep within each other"),
+        ("a.json", "[" * 100_000, "64 deep within each other"),
+        ("a.yaml", "a: !!bool maybe", "does not fit its tag"),
+        ("a.yaml", "a: !!timestamp noon", "does not fit its tag"),
+        ("a.yaml", "a: " + "1" * 5000, "too many digits"),
     ],
 )
 def test_malformed_files_are_refused_with_their_path(tmp_path: Path, name: str, text: str, match: str) -> None:
@@ -34,6 +42,25 @@ def test_malformed_files_are_refused_with_their_path(tmp_path: Path, name: str, 
     with pytest.raises(ConfigError, match=match) as caught:
         read_file(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_nesting_is_measured_once_however_often_an_alias_is_used(tmp_path: Path) -> None:
+    """Sixty lists, each of which holds the one before twice: 2**60 places, were each looked at."""
+    lines = ["a0: &a0 []", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))]
+    (tmp_path / "a.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert len(read_file(tmp_path / "a.yaml")) == 60
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.yaml", "a: 1"), ("a.toml", "a = 1"), ("a.json", '{"a": 1}')])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert read_file(tmp_path / name) == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "!!bool maybe", "1" * 5000])
+def test_values_of_the_command_line_are_refused_likewise(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_value(text)
 
 
 def test_missing_unreadable_and_binary_files_are_refused(tmp_path: Path) -> None:
