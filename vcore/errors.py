@@ -17,7 +17,6 @@
     │   └── RequestTooLargeError   it could never fit, whatever else finishes
     ├── CapacityError          memory does not hold what was asked for
     └── EngineError            the engine failed
-        ├── StepError              a step failed; its requests were ended with this error
         └── EngineDeadError        the engine cannot go on
 
 A message says what happened, what was found, what was expected, and what to do.
@@ -41,7 +40,6 @@ __all__ = [
     "PolicyError",
     "RequestError",
     "RequestTooLargeError",
-    "StepError",
     "UnsupportedModelError",
     "VcoreError",
     "WeightsError",
@@ -121,10 +119,6 @@ class CapacityError(VcoreError):
 
 class EngineError(VcoreError):
     """The engine failed."""
-
-
-class StepError(EngineError):
-    """A step failed; the requests in it were ended with this error."""
 
 
 class EngineDeadError(EngineError):

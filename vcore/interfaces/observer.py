@@ -25,6 +25,8 @@ class ObserverEvent:
     time: float
     """Seconds, monotonic."""
     fields: Mapping[str, object]
+    """``step``: ``num_tokens``, ``num_started``, ``num_finished`` and ``stats`` (a `vcore.scheduler.SchedulerStats`).
+    ``finished``: ``request_id``, ``reason`` and ``num_preemptions``. Both: ``dropped``, if events were lost."""
 
 
 class Observer(ABC):

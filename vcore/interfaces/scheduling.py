@@ -27,7 +27,7 @@ class RequestView(Protocol):
 
     @property
     def arrival_time(self) -> float:
-        """Seconds, on the clock of `SchedulingContext.now`."""
+        """Seconds, on the monotonic clock, as `now` of the decisions that get it."""
         ...
 
     @property

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from vcore.plugins.api_versions import ApiVersion
 from vcore.plugins.distributions import requirement_problem
 from vcore.plugins.lazy_string import check_lazy_string
-from vcore.plugins.specs import AttentionCapabilities, ModelSourceSpec, PluginSpec
+from vcore.plugins.specs import (
+    AttentionBackendSpec,
+    AttentionCapabilities,
+    ModelSourceSpec,
+    ObserverSpec,
+    PluginSpec,
+)
 
 __all__ = ["spec_faults"]
 
@@ -18,6 +24,7 @@ _MUST_NOT_BE_EMPTY = ("architectures", "formats", "schemes")
 _FEATURES = frozenset({"sliding_window", "soft_cap", "sinks", "mla", "non_causal", "return_lse"})
 _FUSES = frozenset({"qk_norm", "rope", "kv_write"})
 _GRAPH_SUPPORT = ("none", "decode", "uniform", "mixed")
+_EVENTS = frozenset({"step", "finished"})
 
 
 def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
@@ -30,9 +37,10 @@ def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
     faults = [*_name_faults(spec), *_lazy_faults(spec, own_module), *_plain_faults(spec), *_tuple_faults(spec)]
     if isinstance(spec, ModelSourceSpec) and spec.pattern is not None:
         faults += _try(lambda: re.compile(spec.pattern or ""), "pattern is not a regular expression: {}")
-    capabilities = getattr(spec, "capabilities", None)
-    if hasattr(spec, "capabilities"):
-        faults += _capability_faults(capabilities)
+    if isinstance(spec, AttentionBackendSpec):
+        faults += _capability_faults(spec.capabilities)
+    if isinstance(spec, ObserverSpec):
+        faults += _subset_faults("events", spec.events, _EVENTS)
     return faults
 
 
@@ -77,7 +85,7 @@ def _tuple_faults(spec: PluginSpec) -> Iterator[str]:
     if isinstance(spec.requires, tuple):
         for requirement in spec.requires:
             if isinstance(requirement, str):
-                yield from _try(lambda text=requirement: requirement_problem(text), "{}")  # type: ignore[misc]
+                yield from _try(lambda text=requirement: requirement_problem(text), "{}")  # type: ignore[misc]  # it returns str | None
 
 
 def _capability_faults(capabilities: object) -> Iterator[str]:
@@ -89,14 +97,17 @@ def _capability_faults(capabilities: object) -> Iterator[str]:
         if value is not None and not isinstance(value, tuple):
             yield f"capabilities.{field}={value!r}: expected a tuple"
     for field, known in (("features", _FEATURES), ("fuses", _FUSES)):
-        value = getattr(capabilities, field)
-        if not isinstance(value, frozenset | set):
-            yield f"capabilities.{field}={value!r}: expected a frozenset"
-        elif not value <= known:
-            unknown = ", ".join(sorted(map(repr, value - known)))
-            yield f"capabilities.{field} has {unknown}; the core knows {', '.join(sorted(known))}"
+        yield from _subset_faults(f"capabilities.{field}", getattr(capabilities, field), known)
     if capabilities.graph_support not in _GRAPH_SUPPORT:
         yield f"capabilities.graph_support={capabilities.graph_support!r}: expected one of {_GRAPH_SUPPORT}"
+
+
+def _subset_faults(field: str, value: object, known: frozenset[str]) -> Iterator[str]:
+    if not isinstance(value, frozenset | set):
+        yield f"{field}={value!r}: expected a frozenset"
+    elif not value <= known:
+        unknown = ", ".join(sorted(map(repr, value - known)))
+        yield f"{field} has {unknown}; the core knows {', '.join(sorted(known))}"
 
 
 def _try(action: Callable[[], object], message: str) -> Iterator[str]:

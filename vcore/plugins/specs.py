@@ -170,7 +170,7 @@ class ObserverSpec(PluginSpec):
     kind: ClassVar[PluginKind] = PluginKind.OBSERVER
 
     events: frozenset[str] = field(default_factory=lambda: frozenset({"step", "finished"}))
-    """The events it wants."""
+    """The events it wants, out of ``step`` and ``finished``."""
 
 
 SPEC_TYPES: dict[PluginKind, type[PluginSpec]] = {

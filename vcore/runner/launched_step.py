@@ -26,14 +26,16 @@ class HostCopies:
     """Copies from the device that one event stands for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's own
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the host that will hold `tensor`'s content; on the CPU, `tensor` itself."""
         if tensor.device.type == "cpu":
             return tensor
-        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._event is not None)
-        return copy.copy_(tensor, non_blocking=True)
+        # Without an event to wait for, the copy has to be there when this returns.
+        has_event = self._event is not None
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=has_event)
+        return copy.copy_(tensor, non_blocking=has_event)
 
     def take_logprobs(self, logprobs: LogprobTensors) -> LogprobTensors:
         """The same for each of the tensors."""

@@ -107,9 +107,10 @@ class PackedStaging(Staging):
         used = min(self._offset, self._capacity)
         if not used:
             return
-        self._on_device[:used].copy_(self._on_host[self._turn][:used], non_blocking=True)
+        # Without events to wait for, a copy that outlives this call could read the buffer's next content.
+        self._on_device[:used].copy_(self._on_host[self._turn][:used], non_blocking=self._cuda)
         if self._cuda:
-            event = self._copied[self._turn] or torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event = self._copied[self._turn] or torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
             event.record()
             self._copied[self._turn] = event
 

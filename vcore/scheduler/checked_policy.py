@@ -175,7 +175,7 @@ class CheckedPolicy:
         expected = f"None or a permutation of range({count})"
         try:
             if len(answer) == count:  # type: ignore[arg-type]  # whatever it is, it was to be a sequence
-                order = [operator.index(index) for index in islice(answer, count + 1)]  # type: ignore[call-overload]
+                order = [operator.index(index) for index in islice(answer, count + 1)]  # type: ignore[call-overload]  # likewise
                 if sorted(order) == list(range(count)):
                     return order
         except Exception as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -91,11 +93,33 @@ def test_linear_gives_the_same_with_packed_weights(num_rows: int, with_bias: boo
     weight, bias = torch.randn(7, 12), torch.randn(7) if with_bias else None
     expected = x @ weight.T + (0 if bias is None else bias)
     packed = pack_linear_weight(weight)
-    assert packed.is_mkldnn
+    assert packed.is_mkldnn == torch.backends.mkldnn.is_available()
     assert packed.shape == weight.shape
-    assert torch.equal(packed.to_dense(), weight)
+    assert torch.equal(packed.to_dense() if packed.is_mkldnn else packed, weight)
     torch.testing.assert_close(linear(x, weight, bias), expected)
     torch.testing.assert_close(linear(x, packed, bias), expected)
+
+
+def lacking(*arguments: object) -> torch.Tensor:
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
+
+
+def wrong(*arguments: object) -> torch.Tensor:
+    return torch.zeros(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"), [("_pack", lacking), ("_packed_product", lacking), ("_packed_product", wrong)]
+)
+def test_nothing_is_packed_where_torch_cannot(monkeypatch: pytest.MonkeyPatch, name: str, broken: object):
+    module = sys.modules["vcore.ops.linear"]  # the package's `linear` is the op
+    monkeypatch.setattr(module, name, broken)
+    module._can_pack.cache_clear()
+    weight = torch.randn(4, 4)
+    try:
+        assert pack_linear_weight(weight) is weight
+    finally:
+        module._can_pack.cache_clear()
 
 
 def test_only_float32_on_the_cpu_is_packed():

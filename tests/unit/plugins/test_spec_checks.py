@@ -12,6 +12,7 @@ from vcore.plugins import (
     EvictionPolicySpec,
     ModelSourceSpec,
     ModelSpec,
+    ObserverSpec,
     PluginSpec,
     WeightLoaderSpec,
 )
@@ -22,6 +23,7 @@ MODEL = ModelSpec(name="m", load="acme:M", api="1.0", architectures=("MForCausal
 SOURCE = ModelSourceSpec(name="s", load="acme:S", api="1.0", schemes=("s",))
 LOADER = WeightLoaderSpec(name="w", load="acme:W", api="1.0", formats=("w",))
 ABILITIES = AttentionCapabilities(devices=("*",), dtypes=("float32",), head_dims=None, block_sizes=(16,))
+OBSERVER = ObserverSpec(name="o", load="acme:O", api="1.0")
 BACKEND = AttentionBackendSpec(name="b", load="acme:B", api="1.0", capabilities=ABILITIES)
 
 
@@ -56,6 +58,8 @@ def test_good_specs_pass(spec: PluginSpec) -> None:
         (MODEL, {"architectures": ("",)}, "expected a tuple of strings"),
         (LOADER, {"suffixes": ".bin"}, "suffixes='.bin'"),
         (SOURCE, {"pattern": "("}, "pattern is not a regular expression"),
+        (OBSERVER, {"events": ["step"]}, "events=['step']: expected a frozenset"),
+        (OBSERVER, {"events": frozenset({"steps"})}, "events has 'steps'; the core knows finished, step"),
         (BACKEND, {"capabilities": {}}, "capabilities={}: expected an AttentionCapabilities"),
         (BACKEND, {"capabilities": replace(ABILITIES, dtypes="float32")}, "dtypes='float32': expected a tuple"),
         (BACKEND, {"capabilities": replace(ABILITIES, features=["mla"])}, "features=['mla']: expected a frozenset"),
