@@ -117,6 +117,9 @@ class SamplingParams(BaseModel):
             raise ValueError("stop strings are looked for in text: they need detokenize=True")
         if any(not word.strip() for word in self.bad_words):
             raise ValueError("bad_words has an empty word")
+        names = [processor.name for processor in self.logits_processors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"logits_processors names one twice ({', '.join(names)}); each serves a request once")
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise ValueError("allowed_token_ids is empty, so no token could be sampled; leave it out to allow all")
         return self

@@ -39,8 +39,8 @@ class NullModel(Model):
         return self._hidden.expand(input_ids.shape[0], HIDDEN_SIZE)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Zeros [num_rows, 64]."""
-        return self._logits.expand(hidden_states.shape[0], VOCAB_SIZE)
+        """Zeros [num_rows, 64], a copy: they are the caller's to change."""
+        return self._logits.repeat(hidden_states.shape[0], 1)
 
     def load_weights(self, checkpoint: CheckpointReader) -> None:
         """There are none."""

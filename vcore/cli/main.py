@@ -162,5 +162,8 @@ def _flush_stdout() -> bool:
 
 
 def main() -> None:
-    """Run the command line of this process, and exit."""
+    """Run the command line of this process, and exit. What is logged goes to stderr."""
+    import logging
+
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     sys.exit(run(sys.argv[1:]))

@@ -161,7 +161,7 @@ class RuntimeConfig(ConfigNode):
     num_threads: Positive | Auto = "auto"
     """CPU threads for computing; ``auto`` leaves torch's own choice."""
     enforce_eager: bool = False
-    """Capture no CUDA graphs."""
+    """Capture no CUDA graphs. Changes nothing yet: none are captured."""
 
 
 class PluginsConfig(ConfigNode):
@@ -184,7 +184,8 @@ class PluginsConfig(ConfigNode):
 class ObservabilityConfig(ConfigNode):
     """What is told of the engine's work."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    """From which level on vcore and its plugins log; None leaves the levels of Python's `logging` as they are."""
     observers: tuple[PluginChoice, ...] = ()
     """Observer plugins that get the engine's events."""
 

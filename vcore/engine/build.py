@@ -23,7 +23,7 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.observer import Observer, ObserverContext
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.sources import ProgressCallback
-from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, PluginKind, discover
+from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, ObserverSpec, PluginKind, discover
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
@@ -76,10 +76,12 @@ def build_engine(
     """
     catalog = discover(config.plugins, objects=plugins, base_dir=base_dir)
     catalog.require()
+    _set_log_level(config, catalog)
     resolution = resolve(config, catalog, base_dir=base_dir, progress=progress)
+    tokenizer = _load_tokenizer(resolution)  # what can fail without ranks to shut down comes before them
     executor = _build_executor(resolution, catalog)
-    executor.load()
     try:
+        executor.load()
         num_blocks = _num_blocks(resolution, executor)
         executor.initialize_cache(num_blocks)
         core = EngineCore(
@@ -92,7 +94,7 @@ def build_engine(
         raise
     return Engine(
         core=core,
-        tokenizer=_load_tokenizer(resolution),
+        tokenizer=tokenizer,
         config=resolution.config.model_copy(
             update={"cache": resolution.config.cache.model_copy(update={"num_blocks": num_blocks})}
         ),
@@ -101,6 +103,16 @@ def build_engine(
         eos_token_ids=resolution.eos_token_ids,
         catalog=catalog,
     )
+
+
+def _set_log_level(config: EngineConfig, catalog: Catalog) -> None:
+    """Let vcore and its plugins log from the configured level on; where that goes is the program's affair."""
+    level = config.observability.log_level
+    if level is None:
+        return
+    modules = {entry.origin.module for entry in catalog.entries if entry.origin.module is not None}
+    for package in {"vcore", *(module.partition(".")[0] for module in modules)}:
+        logging.getLogger(package).setLevel(level.upper())
 
 
 def _build_executor(resolution: Resolution, catalog: Catalog) -> Executor:
@@ -137,7 +149,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
 
     def make_processor(name: str) -> LogitsProcessor:
         entry = catalog.find(PluginKind.LOGITS_PROCESSOR, name)
-        return cast(LogitsProcessor, catalog.create(entry, options={}, context=processor_context))
+        return cast(LogitsProcessor, catalog.create(entry, context=processor_context))
 
     settings = RunnerSettings(
         device=resolution.device,
@@ -237,10 +249,7 @@ def _build_observers(resolution: Resolution, catalog: Catalog) -> ObserverDispat
     observers = {}
     for entry, choice in chosen:
         observer = cast(Observer, catalog.create(entry, options=choice.options, context=context))
-        observers[entry.address] = (
-            observer,
-            cast(frozenset[str], getattr(entry.spec, "events", frozenset())),
-        )
+        observers[entry.address] = (observer, cast(ObserverSpec, entry.spec).events)
     return ObserverDispatcher(observers)
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 import torch
 
+from vcore.bench.null_model import NULL_MODEL_SPEC, write_null_model
 from vcore.bench.overhead import null_engine
+from vcore.config import load_config
+from vcore.engine.build import build_engine
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.errors import ConfigError
+from vcore.executor.uniproc import UniprocExecutor
 from vcore.interfaces import AttentionBackend, AttentionBackendContext, AttentionLayer, AttentionMetadata, LayerSpec
-from vcore.plugins import AttentionCapabilities
+from vcore.plugins import AttentionCapabilities, ExecutorSpec
 
 CONTEXT = AttentionBackendContext(
     device=torch.device("cpu"),
@@ -78,3 +88,45 @@ def test_the_configured_number_of_threads_is_set() -> None:
 def test_without_a_limit_there_are_blocks_for_every_request() -> None:
     with null_engine(3, 0, 4, {"cache.num_blocks": "auto", "cache.block_size": 16}) as engine:
         assert engine.config.cache.num_blocks == 3 * -(-engine.max_model_len // 16) + 1
+
+
+@pytest.fixture
+def levels() -> Iterator[None]:
+    packages = ("vcore", "vcore_policies")
+    before = {name: logging.getLogger(name).level for name in packages}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.usefixtures("levels")
+def test_the_log_level_is_that_of_vcore_and_of_the_plugins_packages() -> None:
+    with null_engine(1, 0, 4, {}):
+        assert logging.getLogger("vcore").level == logging.NOTSET
+    with null_engine(1, 0, 4, {"observability.log_level": "error"}):
+        assert logging.getLogger("vcore.engine.core").getEffectiveLevel() == logging.ERROR
+        assert logging.getLogger("vcore_policies.eviction").getEffectiveLevel() == logging.ERROR
+
+
+class LeakyExecutor(UniprocExecutor):
+    """Fails as it loads; remembers whether it was shut down."""
+
+    shut_down: ClassVar[list[str]] = []
+
+    def load(self) -> None:
+        raise RuntimeError("rank 1 did not come up")
+
+    def shutdown(self) -> None:
+        self.shut_down.append("yes")
+        super().shutdown()
+
+
+def test_an_executor_that_fails_to_load_is_shut_down() -> None:
+    spec = ExecutorSpec(name="leaky", load=LeakyExecutor, api="1.0")
+    with tempfile.TemporaryDirectory() as folder:
+        write_null_model(Path(folder), 64)
+        model = {"path": folder, "load_format": "dummy", "skip_tokenizer": True}
+        config = load_config({"model": model, "runtime": {"device": "cpu"}, "executor": "leaky"})
+        with pytest.raises(RuntimeError, match="rank 1"):
+            build_engine(config, plugins=[NULL_MODEL_SPEC, spec])
+    assert LeakyExecutor.shut_down == ["yes"]

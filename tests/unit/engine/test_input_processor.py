@@ -229,3 +229,8 @@ def test_processors_are_looked_up_in_the_catalog_and_never_imported_by_name(byte
         with pytest.raises(RequestError, match=message) as caught:
             process(asked)
         assert caught.value.param == "logits_processors"
+
+
+def test_a_logits_processor_serves_a_request_once() -> None:
+    with pytest.raises(RequestError, match="logits_processors names one twice"):
+        SamplingParams(logits_processors=["quiet", {"name": "quiet", "options": {"loud": True}}])

@@ -58,8 +58,10 @@ def choose_source(
     scheme, separator, rest = path.partition("://")
     if not source.is_auto:
         entry = catalog.find(PluginKind.MODEL_SOURCE, source.name)
-        own_scheme = separator and scheme in cast(ModelSourceSpec, entry.spec).schemes
-        name = rest if own_scheme else path
+        schemes = cast(ModelSourceSpec, entry.spec).schemes
+        name = rest if separator and scheme in schemes else path
+        if _FILE_SCHEME in schemes and not separator:
+            name = str(_existing(path, base_dir) or path)
         return ChosenSource(entry, name, "model.source names it", on_disk=False, options=source.options)
     if separator:
         return _by_scheme(scheme, rest, path, catalog)
@@ -112,9 +114,9 @@ def _sources(catalog: Catalog) -> Sequence[tuple[CatalogEntry, ModelSourceSpec]]
 
 def _existing(path: str, base_dir: Path | None) -> Path | None:
     """The absolute path of the file or folder that `path` names, if there is one."""
-    expanded = Path(path).expanduser()
+    expanded = os.path.expanduser(path)  # unlike pathlib's, neither this nor exists() raises for any text
     for folder in (base_dir or Path.cwd(), Path.cwd()):
-        if (folder / expanded).exists():
+        if os.path.exists(folder / expanded):
             return Path(os.path.abspath(folder / expanded))
     return None
 

@@ -20,7 +20,7 @@ def resolved_plugins(resolution: Resolution, catalog: Catalog) -> ResolvedSet:
     """
     config = resolution.config
     selected: list[tuple[CatalogEntry, dict[str, Any]]] = [
-        (resolution.source_entry, {}),
+        (resolution.source_entry, config.model.source.options),
         (resolution.loader_entry, config.model.load_format.options),
         (resolution.model, config.model.plugin.options),
         (resolution.attention, config.attention.backend.options),

@@ -123,3 +123,10 @@ def test_a_named_source_is_taken_whatever_the_name_looks_like(catalog: Catalog) 
     assert choose_source("./looks-like-a-path", catalog, source=choice).entry.name == "shelf"
     assert choose_source("shelf://x", catalog, source=choice).name == "x"
     assert choose_source("other://x", catalog, source=choice).name == "other://x"
+
+
+def test_a_path_of_a_named_local_source_is_relative_to_the_configuration(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    choice = PluginChoice(name="local")
+    assert choose_source("here", catalog, tmp_path, source=choice).name == str(tmp_path / "here")
+    assert choose_source("absent", catalog, tmp_path, source=choice).name == "absent"
