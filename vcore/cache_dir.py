@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from vcore.errors import ConfigError
+
 __all__ = ["model_cache_dir", "user_cache_dir"]
 
 
@@ -17,18 +19,30 @@ def user_cache_dir(override: Path | None = None) -> Path:
 
     Args:
         override: what to use instead, as it stands.
+
+    Raises:
+        ConfigError: it would be in the user's home folder, and there is none.
     """
     if override is not None:
         return override
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "vcore" / "Cache"
+        return (Path(local) if local else _home() / "AppData" / "Local") / "vcore" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "vcore"
+        return _home() / "Library" / "Caches" / "vcore"
     stated = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification: a relative path is invalid and to be ignored.
-    base = Path(stated) if os.path.isabs(stated) else Path.home() / ".cache"
+    base = Path(stated) if os.path.isabs(stated) else _home() / ".cache"
     return base / "vcore"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home folder, so there is no place for the cache: set XDG_CACHE_HOME to a folder"
+        ) from None
 
 
 def model_cache_dir(override: Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vcore.cache_dir import model_cache_dir, user_cache_dir
+from vcore.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,15 @@ def test_the_environment_is_followed(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_it_can_be_given(tmp_path: Path) -> None:
     assert user_cache_dir(tmp_path) == tmp_path
     assert model_cache_dir(tmp_path) == tmp_path / "models"
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
+        user_cache_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_dir() == tmp_path / "vcore"

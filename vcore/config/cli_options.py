@@ -50,14 +50,14 @@ def config_from_cli(
         extended["plugins.load"] = [*chosen.plugins.load, *load]
     if disable:
         extended["plugins.disable"] = [*chosen.plugins.disable, *disable]
-    base_dir = None if config is None else Path(config).expanduser().absolute().parent
+    base_dir = None if config is None else Path(os.path.expanduser(config)).absolute().parent
     return (load_config(chosen, extended, overrides_name="-p") if extended else chosen), base_dir
 
 
 def _anchored(model: str) -> str:
     """`model` as an absolute path if it is one in the working directory: the file's folder must not come first."""
-    exists = "://" not in model and Path(model).expanduser().exists()
-    return os.path.abspath(Path(model).expanduser()) if exists else model
+    exists = "://" not in model and os.path.exists(os.path.expanduser(model))
+    return os.path.abspath(os.path.expanduser(model)) if exists else model
 
 
 def _sort_plugins(plugins: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -70,5 +70,5 @@ def _sort_plugins(plugins: Sequence[str]) -> tuple[list[str], list[str]]:
         if plugin.startswith(_WITHOUT):
             disable.append(name)
         else:
-            load.append(os.path.abspath(Path(name).expanduser()) if looks_like_file(name) else name)
+            load.append(os.path.abspath(os.path.expanduser(name)) if looks_like_file(name) else name)
     return load, disable

@@ -77,7 +77,7 @@ def read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file (the working directory is {Path.cwd()})") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the name
         raise ConfigError(f"{path}: the configuration file cannot be read as UTF-8 text: {error}") from None
     try:
         value = _parse(parse, text)

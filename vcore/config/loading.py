@@ -83,7 +83,7 @@ def _read(source: ConfigSource) -> tuple[str | None, dict[str, Any]]:
     if isinstance(source, EngineConfig):
         return None, source.model_dump(exclude_unset=True)
     if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         values = read_file(path)
         try:
             return str(path), _without_schema(values)
@@ -129,7 +129,7 @@ def _anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _anchor_path(path: str, folder: Path) -> str:
     explicit = path.startswith(("./", "../")) or path in (".", "..")
-    return os.path.normpath(folder / path) if explicit or (folder / path).exists() else path
+    return os.path.normpath(folder / path) if explicit or os.path.exists(folder / path) else path
 
 
 def _anchor_plugins(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _anchor_plugins(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _anchor_plugin(entry: str, folder: Path) -> str:
-    return os.path.normpath(folder / Path(entry).expanduser()) if looks_like_file(entry) else entry
+    return os.path.normpath(folder / os.path.expanduser(entry)) if looks_like_file(entry) else entry
 
 
 def _config_error(found: list[Problem], over: dict[str, Any], name: str | None, overrides_name: str) -> ConfigError:

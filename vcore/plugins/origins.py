@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -75,9 +76,9 @@ def object_registrant(plugin: object) -> Registrant:
 
 
 def _file_registrant(written: str, base_dir: Path) -> Registrant:
-    path = (base_dir / Path(written).expanduser()).resolve()
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+    path = Path(os.path.realpath(base_dir / os.path.expanduser(written)))
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "nothing"
         raise ConfigError(f"plugins.load: {written!r}: expected a Python file at {path}, found {found}")
     try:
         source = path.read_bytes()

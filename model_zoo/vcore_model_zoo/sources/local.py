@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,14 +22,14 @@ class LocalSource(ModelSource):
         """There are no options, and nothing is cached."""
 
     def fetch(self, name: str, *, from_file: Path | None = None) -> Path:
-        path = _from_uri(name).expanduser()
+        path = Path(os.path.expanduser(_from_uri(name)))
         if from_file is not None:
             raise ModelNotFoundError(
                 f"{path} is a local model, which is not taken from an archive ({from_file}); leave --from out"
             )
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike pathlib's, this is false for a name that no file can have
             _check_folder(path)
-        elif path.is_file():
+        elif os.path.isfile(path):
             _check_file(path)
         else:
             raise ModelNotFoundError(f"no file or folder {path}: {_nearest(path)}")
@@ -40,7 +41,7 @@ def _from_uri(name: str) -> Path:
     rest = name.removeprefix("localhost") if name.startswith("localhost/") else name
     if len(rest) > 2 and rest[0] == "/" and rest[2] == ":":  # /C:/models on Windows
         rest = rest[1:]
-    return Path(rest if Path(rest).exists() else unquote(rest))
+    return Path(rest if os.path.exists(rest) else unquote(rest))
 
 
 def _check_folder(folder: Path) -> None:

@@ -52,6 +52,15 @@ def test_a_model_in_the_working_directory_is_that_one_and_not_the_files(here: Pa
     assert config_from_cli(None, [], [], "hf://m")[0].model.path == "hf://m"
 
 
+@pytest.mark.parametrize("name", ["~no-such-user/x", "a" * 5000, "a\0b"])
+def test_names_that_no_file_can_have_stay_as_they_are(name: str) -> None:
+    config, _ = config_from_cli(None, [], [f"./{name}.py"], name)
+    assert config.model.path == name
+    assert config.plugins.load == (str(Path.cwd() / f"{name}.py"),)
+    with pytest.raises(ConfigError, match="no such file|cannot be read"):
+        config_from_cli(Path(f"{name}.yaml"))
+
+
 def test_contradictions_and_empty_plugins_are_refused() -> None:
     with pytest.raises(ConfigError, match="the model is given twice"):
         config_from_cli(None, ["model.path=a"], [], "b")

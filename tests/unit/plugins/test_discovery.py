@@ -163,6 +163,8 @@ class TestFilesAndModules:
         ("written", "message"),
         [
             ("./absent.py", "expected a Python file at .*absent.py, found nothing"),
+            ("~no-such-user/absent.py", "expected a Python file at .*absent.py, found nothing"),
+            (f"./{'a' * 5000}.py", "expected a Python file at .*, found nothing"),
             ("./", "found a folder"),
             ("acme_absent", "no module 'acme_absent' can be imported; .* or a file, as './acme_absent.py'"),
             ("json.nope.deeper", "no module 'json.nope.deeper'"),

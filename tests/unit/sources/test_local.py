@@ -54,6 +54,12 @@ def test_close_names_are_told(source: LocalSource, model: Path) -> None:
         source.fetch(str(model) + "l")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "~no-such-user/model", "a\0b"])
+def test_names_that_no_file_can_have(source: LocalSource, name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no file or folder"):
+        source.fetch(name)
+
+
 def test_without_close_names_the_folder_is_told(source: LocalSource, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"holds no such name.*vcore pull"):
         source.fetch(str(tmp_path / "zzz"))

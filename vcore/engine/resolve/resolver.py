@@ -152,9 +152,9 @@ def _find_tokenizer(config: EngineConfig, base_dir: Path | None) -> Path | None:
     """
     if config.model.tokenizer is None:
         return None
-    expanded = Path(config.model.tokenizer).expanduser()
+    expanded = os.path.expanduser(config.model.tokenizer)  # unlike pathlib's, it never raises
     for folder in (base_dir or Path.cwd(), Path.cwd()):
-        if (folder / expanded).exists():
+        if os.path.exists(folder / expanded):
             return Path(os.path.abspath(folder / expanded))
     raise ConfigError(
         f"model.tokenizer: there is no folder {config.model.tokenizer!r} (working directory {Path.cwd()}); expected "

@@ -42,7 +42,9 @@ def test_names_are_fetched_by_who_supplies_them(catalog: Catalog, shelf: list[tu
     assert shelf == [("tiny-model", False), ("anything", False), ("owner/name", True)]
 
 
-@pytest.mark.parametrize("path", ["./tiny-model", "/no/such/folder", "~/no-such-model", "../x.gguf"])
+@pytest.mark.parametrize(
+    "path", ["./tiny-model", "/no/such/folder", "~/no-such-model", "~no-such-user/x", "/" + "a" * 5000]
+)
 def test_what_can_only_be_a_path_must_exist(catalog: Catalog, path: str) -> None:
     with pytest.raises(ModelNotFoundError, match="there is no file or folder"):
         choose_source(path, catalog)

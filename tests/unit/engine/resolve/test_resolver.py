@@ -112,8 +112,9 @@ def test_the_tokenizer(resolve_model: Resolve, tmp_path: Path) -> None:
     assert resolve_model({"model.skip_tokenizer": True}).tokenizer_path is None
     (tmp_path / "tok").mkdir()
     assert resolve_model({"model.tokenizer": str(tmp_path / "tok")}).tokenizer_path == tmp_path / "tok"
-    with pytest.raises(ConfigError, match=r"model\.tokenizer: there is no folder 'nowhere'"):
-        resolve_model({"model.tokenizer": "nowhere"})
+    for absent in ("nowhere", "~no-such-user/tok", "a" * 5000):
+        with pytest.raises(ConfigError, match=rf"model\.tokenizer: there is no folder '{absent}'"):
+            resolve_model({"model.tokenizer": absent})
 
 
 def test_a_relative_tokenizer_is_looked_for_beside_the_file(
