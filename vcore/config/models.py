@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1, strict=True)]
+_INT32_MAX = 2**31 - 1
+"""Tokens, positions, rows and blocks are counted in int32 on every device."""
+Positive = Annotated[int, Field(ge=1, le=_INT32_MAX, strict=True)]
 
 
 class ConfigNode(BaseModel):
@@ -91,7 +93,7 @@ AUTO = PluginChoice()
 class ModelConfig(ConfigNode):
     """The model: where it is, and how it is loaded."""
 
-    path: str = "smollm2-135m"
+    path: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     """A folder, a file, a short name (``vcore pull`` lists them), ``owner/name`` on the hub, or ``scheme://name``."""
     source: PluginChoice = AUTO
     """Where the model comes from; ``auto`` goes by `path`. Options such as a token need the name: ``hub``."""
@@ -123,7 +125,7 @@ class CacheConfig(ConfigNode):
 
     block_size: Positive | Auto = "auto"
     """Tokens a block holds."""
-    num_blocks: Annotated[int, Field(ge=2, strict=True)] | Auto = "auto"
+    num_blocks: Annotated[int, Field(ge=2, le=_INT32_MAX, strict=True)] | Auto = "auto"
     """Blocks in all, one of them the null block; ``auto``: what `memory_fraction` allows."""
     memory_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """On an accelerator: the share of the device's memory that the engine may use. On CPU: the share of
@@ -156,10 +158,11 @@ class RuntimeConfig(ConfigNode):
     """A torch device, such as ``cpu`` or ``cuda:0``; ``auto``: the accelerator if there is one."""
     tensor_parallel_size: Positive = 1
     """Over how many ranks each layer is split."""
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     """For dummy weights, and for the seeds of requests that give none."""
-    num_threads: Positive | Auto = "auto"
-    """CPU threads for computing; ``auto`` leaves torch's own choice."""
+    num_threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | Auto = "auto"
+    """CPU threads for computing, far more of which than there are processors may crash torch; ``auto`` leaves
+    torch's own choice."""
     enforce_eager: bool = False
     """Capture no CUDA graphs. Changes nothing yet: none are captured."""
 

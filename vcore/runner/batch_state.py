@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vcore.errors import CapacityError
 from vcore.interfaces.step import NewRow, SchedulerOutput
 
 __all__ = ["BatchState", "TokenView"]
@@ -27,6 +28,20 @@ class BatchState:
     """The persistent state of the batch on one rank. Row order is a pure function of the differences applied."""
 
     def __init__(self, *, max_num_seqs: int, max_model_len: int, block_size: int) -> None:
+        """Allocate the tables.
+
+        Raises:
+            CapacityError: memory does not hold them.
+        """
+        try:
+            self._allocate(max_num_seqs, max_model_len, block_size)
+        except (MemoryError, ValueError):  # ValueError: more than an array may have on any machine
+            raise CapacityError(
+                f"the tables of {max_num_seqs:,} requests of up to {max_model_len:,} tokens do not fit into memory; "
+                "lower scheduler.max_num_seqs or model.max_model_len"
+            ) from None
+
+    def _allocate(self, max_num_seqs: int, max_model_len: int, block_size: int) -> None:
         self.block_size = block_size
         self.max_blocks = -(-max_model_len // block_size)
         # zeros, not empty: the system hands out its pages only when a row grows into them

@@ -59,7 +59,9 @@ class InputBuilder:
         self._staging = staging
         self._send_rows = send_rows
         self._query_start_loc = np.arange(state.num_tokens.size + 1, dtype=np.int32)
-        self._token_indices = np.arange(max(max_num_batched_tokens, 1), dtype=np.int64)
+        # no step has more tokens than the rows hold, however generous the limit
+        num_tokens = min(max_num_batched_tokens, state.token_ids.size)
+        self._token_indices = np.arange(max(num_tokens, 1), dtype=np.int64)
 
     def build(self, output: SchedulerOutput, last_token_ids: torch.Tensor | None = None) -> ForwardBatch:
         """The input of the step that `output` schedules; its difference has been applied to the state.

@@ -57,7 +57,7 @@ def test_names_that_no_file_can_have_stay_as_they_are(name: str) -> None:
     config, _ = config_from_cli(None, [], [f"./{name}.py"], name)
     assert config.model.path == name
     assert config.plugins.load == (str(Path.cwd() / f"{name}.py"),)
-    with pytest.raises(ConfigError, match="no such file|cannot be read"):
+    with pytest.raises(ConfigError, match=r"no such file|cannot be read"):
         config_from_cli(Path(f"{name}.yaml"))
 
 

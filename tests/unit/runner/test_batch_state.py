@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcore.errors import CapacityError
 from vcore.interfaces.step import NewRow, SchedulerOutput
 from vcore.runner.batch_state import BatchState, TokenView
 from vcore.sampling_params import SamplingParams
@@ -167,3 +168,8 @@ def test_a_view_grows_with_its_row_and_reads_like_a_list() -> None:
     assert (output[-1], output[0:1], len(output)) == (8, [7], 2)
     with pytest.raises(IndexError):
         _ = output[2]
+
+
+def test_more_rows_than_memory_holds_are_refused_with_what_to_lower() -> None:
+    with pytest.raises(CapacityError, match=r"2,147,483,647 requests .* lower scheduler\.max_num_seqs"):
+        BatchState(max_num_seqs=2**31 - 1, max_model_len=2**31 - 1, block_size=16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -153,3 +155,11 @@ def test_later_changes_of_the_state_do_not_reach_a_batch() -> None:
     assert batch.input_ids.tolist() == [3, 4]
     assert batch.positions.tolist() == [0, 0]
     assert batch.metadata.block_table[:, 0].tolist() == [1, 2]
+
+
+def test_a_limit_beyond_what_the_rows_hold_costs_no_memory() -> None:
+    tracemalloc.start()
+    InputBuilder(BatchState(max_num_seqs=2, max_model_len=8, block_size=4), SharedStaging(), 2**31 - 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
