@@ -1,4 +1,4 @@
-"""For tests of plugins: models and attention backends driven by hand, checkpoints that are dictionaries."""
+"""For tests of plugins: models and backends driven by hand, checkpoints that are dictionaries, fake installations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from vcore._lazy import lazy_exports
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.attention_batch import *  # noqa: F403
     from vcore.testing.attention_case import *  # noqa: F403
+    from vcore.testing.distributions import *  # noqa: F403
+    from vcore.testing.fake_hub import *  # noqa: F403
     from vcore.testing.memory_checkpoint import *  # noqa: F403
     from vcore.testing.model_driver import *  # noqa: F403
     from vcore.testing.thread_collective import *  # noqa: F403
@@ -16,6 +18,8 @@ if TYPE_CHECKING:  # what type checkers see of the names below
 _EXPORTS = {
     "attention_batch": ("build_attention_metadata",),
     "attention_case": ("AttentionCase",),
+    "distributions": ("write_distribution",),
+    "fake_hub": ("FakeHub", "serve_hub"),
     "memory_checkpoint": ("MemoryCheckpoint",),
     "model_driver": ("ModelDriver",),
     "thread_collective": ("ThreadCollective",),

@@ -127,8 +127,8 @@ def _unsupported(hf_config: HFConfig, catalog: Catalog) -> UnsupportedModelError
     )
     served = ", ".join(supported) or "none"
     remedy = (
-        "A model plugin adds one (`vcore plugins new model` writes its beginning; load it with `-p FILE` or install "
-        "it); model.plugin uses one that serves a similar architecture."
+        "A model plugin adds one (docs/plugins.md says how; load it with `-p FILE` or install it); model.plugin uses "
+        "one that serves a similar architecture."
     )
     if not hf_config.architectures:
         return UnsupportedModelError(

@@ -124,7 +124,7 @@ def test_an_unsupported_architecture_is_told_with_the_closest(resolve_model: Res
     message = str(caught.value)
     assert "Llama2ForCausalLM; did you mean 'LlamaForCausalLM'" in message
     assert "served are: LlamaForCausalLM, MistralForCausalLM" in message
-    assert "vcore plugins new model" in message
+    assert "load it with `-p FILE`" in message
 
 
 def test_a_config_without_architectures_is_told(resolve_model: Resolve) -> None:
