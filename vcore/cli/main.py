@@ -1,12 +1,12 @@
 """The ``vcore`` command: a table of subcommands, each imported only when it is called, and what errors become.
 
-Exit status: 0 done; 1 a `VcoreError`; 2 a wrong command line or configuration; 130 interrupted.
+Exit status: 0 done; 1 a `VcoreError`, or a file or stream that failed; 2 a wrong command line or configuration;
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vcore.cli.output import print_error
+from vcore.cli.streams import flush_stdout, prepare_streams
 from vcore.errors import ConfigError, VcoreError
 from vcore.version import __version__
 
@@ -134,7 +135,17 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print_error(error)
         status = 2 if isinstance(error, ConfigError) else 1
-    return status if _flush_stdout() else 1
+    except OSError as error:  # such as a full disk under stdout
+        if debug:
+            raise
+        print_error(error)
+        status = 1
+    failure = flush_stdout()
+    if failure is None:
+        return status
+    if status == 0 and not isinstance(failure, BrokenPipeError):
+        print_error(failure)
+    return status or 1
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -151,19 +162,10 @@ def _status(request: SystemExit) -> int:
     return 0 if request.code is None else 1
 
 
-def _flush_stdout() -> bool:
-    """Flush stdout; if its reader is gone, leave nothing for the interpreter to complain about at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
-
-
 def main() -> None:
     """Run the command line of this process, and exit. What is logged goes to stderr."""
     import logging
 
+    prepare_streams()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     sys.exit(run(sys.argv[1:]))

@@ -84,7 +84,8 @@ def test_a_subcommand_whose_own_import_fails_is_not_called_absent(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(PluginError("wrong"), 1), (ConfigError("wrong"), 2), (PluginOptionsError("wrong"), 2)]
+    ("error", "status"),
+    [(PluginError("wrong"), 1), (ConfigError("wrong"), 2), (PluginOptionsError("wrong"), 2), (OSError("wrong"), 1)],
 )
 def test_errors_are_one_line_and_a_status(
     error: Exception, status: int, add_command: AddCommand, capsys: pytest.CaptureFixture[str]
