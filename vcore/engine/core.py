@@ -112,7 +112,8 @@ class EngineCore:
         an `Exception` (a KeyboardInterrupt), which goes on to the caller, and the next `step` tells of the endings.
 
         Raises:
-            EngineDeadError: the engine cannot go on: a rank is gone, or a policy failed under `plugins.strict`.
+            EngineDeadError: the engine cannot go on: a rank is gone, a policy failed under `plugins.strict`, or an
+                earlier step was cut off while it was planned or taken in.
         """
         self._check_alive()
         if self._untold is not None:
@@ -122,6 +123,9 @@ class EngineCore:
             scheduled = self._scheduler.schedule()
         except PolicyError as error:
             raise self._die(error) from error
+        except BaseException as error:
+            self._lose_state("planned", error)
+            raise
         if scheduled is not None:
             try:
                 self._in_flight.append((scheduled, self._executor.launch(scheduled)))
@@ -144,6 +148,9 @@ class EngineCore:
             raise self._die(error) from error
         except EngineError as error:  # the executor's answer does not fit the step
             return self._fail(self._with_later(scheduled), error)
+        except BaseException as error:
+            self._lose_state("taken in", error)
+            raise
 
     def _with_later(self, scheduled: SchedulerOutput) -> list[SchedulerOutput]:
         """A step that fails and those launched after it, which read what it should have written; they are dropped."""
@@ -176,6 +183,10 @@ class EngineCore:
     def _die(self, error: Exception) -> EngineDeadError:
         self._dead = str(error)
         return EngineDeadError(f"the engine stopped: {error}")
+
+    def _lose_state(self, what: str, error: BaseException) -> None:
+        """Cut off in the middle of its bookkeeping, the scheduler could give wrong tokens; so nothing goes on."""
+        self._dead = f"{type(error).__name__} while a step was {what}: {error}"
 
     def _check_alive(self) -> None:
         if self._dead is not None:

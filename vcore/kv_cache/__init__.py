@@ -20,7 +20,7 @@ _EXPORTS = {
     "block_hash": ("BlockHashChain",),
     "block_pool": ("BlockPool", "PoolView"),
     "manager": ("FilledBlock", "KVCacheManager", "PrefixMatch", "RequestBlocks"),
-    "policy_standing": ("PolicyStanding",),
+    "policy_standing": ("POLICY_FAULTS", "PolicyStanding"),
     "spec": ("FullAttentionSpec", "KVCacheSpec"),
 }
 

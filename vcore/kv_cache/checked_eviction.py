@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 from vcore.interfaces.eviction import EvictionPolicy
-from vcore.kv_cache.policy_standing import PolicyStanding
+from vcore.kv_cache.policy_standing import POLICY_FAULTS, PolicyStanding
 
 __all__ = ["CheckedEviction"]
 
@@ -65,7 +65,7 @@ class CheckedEviction:
         try:
             answer = self._policy.pick_victims(count)
             victims = [operator.index(block_id) for block_id in islice(answer, count + 1)]
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self.standing.lose("pick_victims", expected=expected, error=error)
             return None
         if len(victims) != count or len(set(victims)) != count or not all(block_id in unused for block_id in victims):
@@ -78,5 +78,5 @@ class CheckedEviction:
             return
         try:
             callback(block_ids)
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self.standing.lose(call, expected="no exception", error=error)

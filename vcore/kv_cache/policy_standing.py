@@ -10,9 +10,12 @@ import reprlib
 
 from vcore.errors import PolicyError
 
-__all__ = ["PolicyStanding"]
+__all__ = ["POLICY_FAULTS", "PolicyStanding"]
 
 logger = logging.getLogger(__name__)
+
+POLICY_FAULTS = (Exception, SystemExit)
+"""What of a policy's exceptions costs it its standing: ``sys.exit()`` in one must not end the process in mid-plan."""
 
 
 class PolicyStanding:
@@ -36,7 +39,7 @@ class PolicyStanding:
         self.fault: str | None = None
         """One line that names the policy and what it did; None while it is trusted."""
 
-    def lose(self, call: str, *, expected: str, found: object = None, error: Exception | None = None) -> None:
+    def lose(self, call: str, *, expected: str, found: object = None, error: BaseException | None = None) -> None:
         """Distrust the policy from now on, and say so once.
 
         Args:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vcore.interfaces.scheduling import RequestView, SchedulingPolicy
-from vcore.kv_cache.policy_standing import PolicyStanding
+from vcore.kv_cache.policy_standing import POLICY_FAULTS, PolicyStanding
 
 __all__ = ["CheckedPolicy"]
 
@@ -61,7 +61,7 @@ class CheckedPolicy:
             key = self._policy.waiting_key(request)
             # A NaN would put the heap out of order without any error.
             usable = bool(key == key)
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self.standing_lost("waiting_key", expected, error)
             return 0
         if not usable or key is None:
@@ -144,7 +144,7 @@ class CheckedPolicy:
         if self.hears_finished and requests:
             self._ask("on_finished", lambda: self._policy.on_finished(requests))
 
-    def standing_lost(self, call: str, expected: str, error: Exception) -> None:
+    def standing_lost(self, call: str, expected: str, error: BaseException) -> None:
         """The policy, or something that it answered, raised `error`."""
         self._stop_asking()
         self._standing.lose(call, expected=expected, error=error)
@@ -164,7 +164,7 @@ class CheckedPolicy:
         """The policy's answer; None if it raised, and then it has lost its standing."""
         try:
             return question()
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self.standing_lost(call, "no exception", error)
             return None
 
@@ -178,7 +178,7 @@ class CheckedPolicy:
                 order = [operator.index(index) for index in islice(answer, count + 1)]  # type: ignore[call-overload]  # likewise
                 if sorted(order) == list(range(count)):
                     return order
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self.standing_lost(call, expected, error)
             return None
         self._answered(call, expected, answer)

@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from typing import Any
 
+from vcore.kv_cache.policy_standing import POLICY_FAULTS
 from vcore.scheduler.checked_policy import CheckedPolicy
 from vcore.scheduler.request import Request
 
@@ -47,7 +48,7 @@ class WaitingQueue:
             self._heap = [entry for entry in self._heap if entry[1] in self._members]
             try:
                 heapq.heapify(self._heap)
-            except Exception as error:
+            except POLICY_FAULTS as error:
                 self._distrust(error)
 
     def open(self, now: float) -> None:
@@ -100,7 +101,7 @@ class WaitingQueue:
         """Put an entry on the heap. False if the heap was built anew instead, from all who wait."""
         try:
             heapq.heappush(self._heap, entry)
-        except Exception as error:
+        except POLICY_FAULTS as error:
             self._distrust(error)
             return False
         return True
@@ -110,14 +111,14 @@ class WaitingQueue:
         while self._heap:
             try:
                 entry = heapq.heappop(self._heap)
-            except Exception as error:
+            except POLICY_FAULTS as error:
                 self._distrust(error)
                 continue
             if entry[1] in self._members:
                 return entry
         return None
 
-    def _distrust(self, error: Exception) -> None:
+    def _distrust(self, error: BaseException) -> None:
         self._policy.standing_lost("waiting_key", "keys that compare with each other", error)
         self._rebuilt()
 

@@ -260,6 +260,24 @@ def test_a_policy_fault_is_fatal_if_strict(executor: FakeExecutor) -> None:
     assert not core.health().alive
 
 
+@pytest.mark.parametrize(("method", "when"), [("schedule", "planned"), ("update", "taken in")])
+def test_an_engine_that_is_cut_off_in_its_bookkeeping_does_not_go_on(
+    executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch, method: str, when: str
+) -> None:
+    def cut_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    core = make_core(executor)
+    core.add_request(request("a"))
+    monkeypatch.setattr(Scheduler, method, cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        core.step()
+    monkeypatch.undo()
+    with pytest.raises(EngineDeadError, match=f"KeyboardInterrupt while a step was {when}"):
+        core.step()
+    assert not core.health().alive
+
+
 def test_abort_and_finish_free_everything(core: EngineCore) -> None:
     for name in "abcdef":
         core.add_request(request(name, max_tokens=30))

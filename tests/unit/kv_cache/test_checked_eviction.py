@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -59,8 +60,13 @@ def raises(victims: list[int]) -> object:
     raise ValueError("no idea")
 
 
+def ends_the_process(victims: list[int]) -> object:
+    sys.exit("no more")
+
+
 NONSENSE: dict[str, Callable[[list[int]], object]] = {
     "raises": raises,
+    "ends the process": ends_the_process,
     "none": lambda victims: None,
     "too few": lambda victims: victims[:-1],
     "too many": lambda victims: [*victims, 5],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,9 +60,11 @@ HOSTILE: dict[str, tuple[str, Callable[..., Any]]] = {
     "window is nonsense": ("waiting_window", "wide"),
     "window is 0": ("waiting_window", 0),
     "order raises": ("order_running", broken),
+    "order ends the process": ("order_running", lambda self, running, now: sys.exit("enough")),
     "order is out of range": ("order_running", lambda self, running, now: [i + 1 for i in range(len(running))]),
     "order is of floats": ("order_running", lambda self, running, now: [float(i) for i in range(len(running))]),
     "victim raises": ("pick_victim", broken),
+    "victim ends the process": ("pick_victim", lambda self, running: sys.exit(0)),
     "victim out of range": ("pick_victim", lambda self, running: len(running)),
     "victim negative": ("pick_victim", answers(-1)),
     "victim None": ("pick_victim", answers(None)),
