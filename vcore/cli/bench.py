@@ -7,13 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
+
 app = typer.Typer(no_args_is_help=True, help="Measure the engine.")
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Model name, folder or file.")]
-Config = Annotated[Path | None, typer.Option("--config", help="Configuration file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.block_size=32.")]
-Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 NumRequests = Annotated[int | None, typer.Option("--num-requests", min=1, help="Instead of the workload's own.")]
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Counted runs.")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vcore.cli.output import reserved_stdout
+from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
 from vcore.errors import VcoreError
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Show, explain and validate a configuration.")
-
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Model name, folder or file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.block_size=32.")]
-Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command("schema")

@@ -7,11 +7,12 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from vcore.cli.output import reserved_stdout
+from vcore.cli.shared_options import Json
 from vcore.version import __version__
 
 __all__ = ["command", "describe"]
@@ -32,7 +33,7 @@ _PACKAGES = (
 """What matters to a report; those that are not installed are told as such."""
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False) -> None:
+def command(as_json: Json = False) -> None:
     """Describe this machine and installation: versions, plugins, processor, memory, CUDA."""
     with reserved_stdout(as_json) as emit:
         found = describe()

@@ -9,6 +9,7 @@ import typer
 
 from vcore.cli import generation_options as options
 from vcore.cli.output import reserved_stdout
+from vcore.cli.shared_options import Json
 
 if TYPE_CHECKING:
     from vcore.engine.llm import LLM
@@ -37,7 +38,7 @@ def command(
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on to --max-tokens.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt as a question, by the chat template.")] = False,
     system: Annotated[str | None, typer.Option("--system", help="A system message, with --chat.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
     device: options.Device = None,
     config: options.Config = None,
     set_: options.Set = None,

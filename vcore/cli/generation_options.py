@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vcore.cli.shared_options import Config, Model, Plugins, Set
+
 if TYPE_CHECKING:
     from vcore.engine.llm import LLM
     from vcore.outputs import RequestOutput
@@ -32,12 +34,6 @@ __all__ = [
     "sampling_params",
 ]
 
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", metavar="NAME", help="Model name, folder or file; smollm2-135m if none.")
-]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as cache.block_size=32.")]
-Plugins = Annotated[list[str] | None, typer.Option("-p", metavar="PLUGIN", help="File or module, or no:NAME.")]
 Device = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0.")]
 Temperature = Annotated[
     float | None,

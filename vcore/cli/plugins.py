@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vcore.cli.output import print_table, reserved_stdout
+from vcore.cli.shared_options import Config, Json, Plugins, Set
 from vcore.errors import PluginError, PluginNotFoundError
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="List, explain and check plugins.")
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as cache.eviction=lru.")]
-Plugins = Annotated[list[str] | None, typer.Option("-p", help="Plugin file or module, or no:NAME.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Addresses = Annotated[
     list[str] | None, typer.Argument(metavar="[[KIND/]NAME[@DISTRIBUTION]]...", help="Which plugins; all if none.")
 ]
@@ -63,9 +60,7 @@ def info(
 
 @app.command()
 def check(
-    addresses: Annotated[
-        list[str] | None, typer.Argument(metavar="[[KIND/]NAME]...", help="Which; all if none.")
-    ] = None,
+    addresses: Addresses = None,
     config: Config = None,
     set_: Set = None,
     plugins: Plugins = None,

@@ -12,6 +12,7 @@ import typer
 
 from vcore.cli import generation_options as options
 from vcore.cli.output import print_table, reserved_stdout
+from vcore.cli.shared_options import Json
 
 if TYPE_CHECKING:
     from vcore.config import EngineConfig
@@ -29,7 +30,7 @@ def command(
     download_only: Annotated[
         bool, typer.Option("--download-only", help="Leave converting to the first start that needs it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Json = False,
     config: options.Config = None,
     set_: options.Set = None,
     plugins: options.Plugins = None,
