@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vcore.errors import RequestError
+from vcore.suggestions import did_you_mean
 
 __all__ = ["LogitsProcessorRequest", "SamplingParams"]
 
@@ -134,12 +135,9 @@ def _request_error(error: ValidationError) -> RequestError:
     first = error.errors()[0]
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        import difflib
-
         names = list(SamplingParams.model_fields)
-        close = difflib.get_close_matches(location, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
-        return RequestError(f"SamplingParams has no {location!r}; {hint}", param=location)
+        hint = did_you_mean(location, names, most=1) or f"; known: {', '.join(names)}"
+        return RequestError(f"SamplingParams has no {location!r}{hint}", param=location)
     message = first["msg"].removeprefix("Value error, ")
     if not location:
         return RequestError(f"SamplingParams: {message}")

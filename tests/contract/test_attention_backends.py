@@ -102,7 +102,11 @@ def test_a_mixed_batch_of_every_shape(
     _check(_case(backend, spec, block_size=block_size), backend)
 
 
-@pytest.mark.parametrize(("backend", "dtype"), [(spec, dtype) for spec in BACKENDS for dtype in _dtypes(spec)], ids=str)
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(spec, dtype) for spec in BACKENDS for dtype in _dtypes(spec)],
+    ids=lambda value: getattr(value, "name", str(value)),  # not a set's repr, which differs from process to process
+)
 def test_every_dtype(backend: AttentionBackendSpec, dtype: torch.dtype):
     _check(_case(backend, dtype=dtype), backend)
 

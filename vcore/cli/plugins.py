@@ -168,7 +168,7 @@ def _matching(catalog: Catalog, address: str) -> list[CatalogEntry]:
         ConfigError: there is no such kind.
     """
     from vcore.plugins.address import Address as PluginAddress
-    from vcore.plugins.suggestions import did_you_mean
+    from vcore.suggestions import did_you_mean
 
     wanted = PluginAddress.parse(address)
     found = [

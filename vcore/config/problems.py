@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
@@ -13,8 +12,9 @@ from pydantic_core import ErrorDetails
 from vcore.config.flat_keywords import FLAT_KEYWORDS
 from vcore.config.models import PluginChoice
 from vcore.config.secrets import MASK, holds_secret, node_in
+from vcore.suggestions import close_match, did_you_mean
 
-__all__ = ["Problem", "did_you_mean", "dotted_keys", "problems"]
+__all__ = ["Problem", "dotted_keys", "problems"]
 
 _MAX_SHOWN = 80
 """Characters of a found value that a message repeats."""
@@ -91,12 +91,6 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     return found
 
 
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """``"; did you mean 'x'?"`` with the closest of `known`, or nothing if none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key of `model` and the models in it, as ``section.key``."""
     keys = []
@@ -151,7 +145,7 @@ def _describe(finding: _Finding) -> str:
     expected = " or ".join(dict.fromkeys(finding.expected))
     text = f"found {_shown(finding.value, finding.annotation)}, expected {expected}"
     if isinstance(finding.value, str) and not holds_secret(finding.annotation):
-        text += did_you_mean(finding.value, _choices(finding.annotation), cutoff=0.5)
+        text += did_you_mean(finding.value, _choices(finding.annotation), most=1, cutoff=0.5)
     return text
 
 
@@ -199,8 +193,8 @@ def _elsewhere(model: type[BaseModel], key: str) -> str:
 def _closest(key: str, dotted: Iterable[str], cutoff: float) -> str:
     """The dotted key whose last part is most like `key`, as a question."""
     by_name = {_last(candidate): candidate for candidate in dotted}
-    close = difflib.get_close_matches(key, by_name, n=1, cutoff=cutoff)
-    return f"; did you mean {by_name[close[0]]!r}?" if close else ""
+    close = close_match(key, by_name, cutoff=cutoff)
+    return f"; did you mean {by_name[close]!r}?" if close else ""
 
 
 def _last(dotted: str) -> str:

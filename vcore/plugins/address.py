@@ -8,7 +8,7 @@ from vcore.errors import ConfigError
 from vcore.plugins.distributions import canonical_name
 from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.specs import PluginKind
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 __all__ = ["Address", "parse_kind"]
 

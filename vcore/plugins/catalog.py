@@ -18,7 +18,7 @@ from vcore.plugins.distributions import CORE_DISTRIBUTION, canonical_name
 from vcore.plugins.entry import CatalogEntry, EntryStatus, OriginKind
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.plugins.specs import PluginKind
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from vcore.config import PluginOptions

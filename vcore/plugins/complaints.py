@@ -11,7 +11,7 @@ from vcore.errors import PluginBrokenError, PluginConflictError, PluginNotFoundE
 from vcore.plugins.distributions import CORE_DISTRIBUTION
 from vcore.plugins.entry import CatalogEntry, EntryStatus
 from vcore.plugins.specs import PluginKind
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 __all__ = ["broken_error", "config_key", "conflict_error", "not_found_error", "raise_first_unusable"]
 

@@ -17,7 +17,7 @@ from vcore.plugins import hookspecs
 from vcore.plugins.hookspecs import HOOKS, PROJECT_NAME
 from vcore.plugins.import_guard import describe_exception
 from vcore.plugins.specs import SPEC_TYPES, PluginKind, PluginSpec
-from vcore.plugins.suggestions import close_match
+from vcore.suggestions import close_match
 
 __all__ = ["Registration", "RegistrationFault", "read_registration"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vcore.plugins.address import Address
 from vcore.plugins.distributions import CORE_DISTRIBUTION, PluginDistribution, canonical_name
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from vcore.config import PluginsConfig

@@ -56,7 +56,7 @@ class PromptLogprobs:
         return len(self._rows)
 
     def add(self, new: NewRow) -> None:
-        """Take in a request. One that resumes gives its entries once more, unless it has made tokens: then all are told."""
+        """Take in a request. One that resumes gives its entries once more; one that has made tokens has told all."""
         if new.params.prompt_logprobs is None or len(new.token_ids) > new.num_prompt_tokens:
             return
         num_entries = new.num_prompt_tokens - 1

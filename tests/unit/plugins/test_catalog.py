@@ -12,6 +12,7 @@ from vcore.plugins import (
     Catalog,
     CatalogEntry,
     EntryStatus,
+    LogitsProcessorSpec,
     ModelSourceSpec,
     ModelSpec,
     Origin,
@@ -79,10 +80,10 @@ class TestFind:
         assert catalog.find(KIND, "lru@/b/mine.py") is entries[1]
 
     def test_a_clash_of_a_kind_without_key_says_what_to_hide(self, make_entry: MakeEntry) -> None:
-        source = ModelSourceSpec(name="hub", load="acme:S", api="1.0", schemes=("hf",))
-        catalog = Catalog([make_entry(source, distribution=one) for one in ("acme", "bold")])
-        with pytest.raises(PluginConflictError, match=r"plugins\.disable: 'model_source/hub@acme' or"):
-            catalog.find(PluginKind.MODEL_SOURCE, "hub")
+        processor = LogitsProcessorSpec(name="quiet", load="acme:P", api="1.0")
+        catalog = Catalog([make_entry(processor, distribution=one) for one in ("acme", "bold")])
+        with pytest.raises(PluginConflictError, match=r"plugins\.disable: 'logits_processor/quiet@acme' or"):
+            catalog.find(PluginKind.LOGITS_PROCESSOR, "quiet")
 
     def test_a_clash_with_what_cannot_be_used_is_none(self, make_entry: MakeEntry) -> None:
         entry = make_entry()

@@ -15,7 +15,7 @@ from vcore.interfaces.hf_config import HFConfig
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.specs import ModelSpec, PluginKind, WeightLoaderSpec
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 __all__ = ["choose_loader", "choose_model"]
 

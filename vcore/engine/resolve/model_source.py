@@ -17,7 +17,7 @@ from vcore.interfaces.sources import ModelSource, ModelSourceContext, ProgressCa
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.specs import ModelSourceSpec, PluginKind
-from vcore.plugins.suggestions import did_you_mean
+from vcore.suggestions import did_you_mean
 
 __all__ = ["ChosenSource", "choose_source", "fetch_model", "short_names"]
 

@@ -14,7 +14,7 @@ def close_match(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str 
     return matches[0] if matches else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x' or 'y'?"``, or an empty string if nothing is close."""
-    matches = difflib.get_close_matches(word, sorted(set(known)), n=3)
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> str:
+    """``"; did you mean 'x' or 'y'?"`` with at most so many names, or an empty string if nothing is close."""
+    matches = difflib.get_close_matches(word, sorted(set(known)), n=most, cutoff=cutoff)
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
