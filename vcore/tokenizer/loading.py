@@ -64,9 +64,16 @@ def _read(path: Path) -> Tokenizer:
             f"({tokenizers.__version__}) reads: {error}. Fetch the model again, or update tokenizers."
         ) from error
     config = _read_json(path / _CONFIG_FILE)
-    special_tokens = _special_tokens({**_read_json(path / "special_tokens_map.json"), **config})
-    _add_missing_tokens(backend, special_tokens, config)
-    return Tokenizer(backend, special_tokens, _chat_templates(path, config))
+    try:
+        special_tokens = _special_tokens({**_read_json(path / "special_tokens_map.json"), **config})
+        _add_missing_tokens(backend, special_tokens, config)
+        return Tokenizer(backend, special_tokens, _chat_templates(path, config))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # JSON, but not of the shape that is known
+        raise ModelError(
+            f"{path / _CONFIG_FILE} or special_tokens_map.json has another shape than known: "
+            f"{type(error).__name__}: {error}. Expected special tokens and chat templates as transformers writes them; "
+            "fetch the model again."
+        ) from error
 
 
 def _convert(path: Path) -> Tokenizer:
@@ -128,7 +135,14 @@ def _chat_templates(path: Path, config: dict[str, Any]) -> dict[str, str]:
     elif isinstance(stated, list):
         templates.update({entry["name"]: entry["template"] for entry in stated})
     if (path / "chat_template.jinja").exists():
-        templates["default"] = (path / "chat_template.jinja").read_text(encoding="utf-8")
+        templates["default"] = _read_template(path / "chat_template.jinja")
     for file in sorted((path / "additional_chat_templates").glob("*.jinja")):
-        templates[file.stem] = file.read_text(encoding="utf-8")
+        templates[file.stem] = _read_template(file)
     return templates
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file} is no UTF-8 text: {error}. Fetch the model again.") from error

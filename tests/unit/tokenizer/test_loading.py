@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +101,20 @@ def test_damaged_files_are_named(save: Save, byte_level_backend: Builder) -> Non
         load_tokenizer(path)
     (path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelError, match=r"must hold a JSON object, got list"):
+        load_tokenizer(path)
+    for shape in (
+        {"added_tokens_decoder": {"x": {"content": "<a>"}}},
+        {"added_tokens_decoder": {"9": {}}},
+        {"added_tokens_decoder": [1]},
+        {"bos_token": {"text": "<s>"}},
+        {"chat_template": ["{{ x }}"]},
+    ):
+        (path / "tokenizer_config.json").write_text(json.dumps(shape), encoding="utf-8")
+        with pytest.raises(ModelError, match=r"tokenizer_config\.json or .* has another shape"):
+            load_tokenizer(path)
+    (path / "tokenizer_config.json").unlink()
+    (path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja is no UTF-8 text"):
         load_tokenizer(path)
     whole = (path / "tokenizer.json").read_bytes()
     (path / "tokenizer.json").write_bytes(whole[: len(whole) // 2])

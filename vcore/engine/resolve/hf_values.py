@@ -3,11 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
-__all__ = ["eos_token_ids", "head_dims", "kv_bytes_per_token", "stored_dtype", "text_config", "vocab_size"]
+__all__ = [
+    "check_values",
+    "eos_token_ids",
+    "head_dims",
+    "kv_bytes_per_token",
+    "stored_dtype",
+    "text_config",
+    "vocab_size",
+]
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
+_OBJECTS = ("rope_scaling", "rope_parameters", "text_config")
+_INT32_MAX = 2**31 - 1
+
+
+def check_values(config: HFConfig) -> None:
+    """Refuse values that cannot be what their names say, before a model is built from them.
+
+    A key may be missing or null, and a size may be a list with one a layer: whether that will do is the model's to say.
+
+    Raises:
+        UnsupportedModelError: with the key, what was found and what was expected.
+    """
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+        raise _unexpected(config, "architectures", names, "a list of names")
+    for holder in [config] if text_config(config) is config else [config, text_config(config)]:
+        for key in _SIZES:
+            value = holder.get(key)
+            if value is not None and not isinstance(value, list) and not _is_size(value):
+                raise _unexpected(holder, key, value, f"a whole number from 0 to {_INT32_MAX}")
+        for key in _NUMBERS:
+            value = holder.get(key)
+            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise _unexpected(holder, key, value, "a number")
+        for key in _OBJECTS:
+            value = holder.get(key)
+            if value is not None and not isinstance(value, HFConfig):
+                raise _unexpected(holder, key, value, "an object")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT32_MAX
+
+
+def _unexpected(config: HFConfig, key: str, value: object, expected: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{config.origin}: found {key}={value!r:.80}, expected {expected}. Fetch the file again, or correct it."
+    )
 
 
 def text_config(config: HFConfig) -> HFConfig:
@@ -76,11 +136,21 @@ def kv_bytes_per_token(config: HFConfig, itemsize: int) -> int | None:
 
 
 def eos_token_ids(generation_config: Mapping[str, object], config: HFConfig) -> tuple[int, ...]:
-    """The ends of sequence: of ``generation_config.json`` if it has any, else of ``config.json``."""
+    """The ends of sequence: of ``generation_config.json`` if it has any, else of ``config.json``.
+
+    Raises:
+        UnsupportedModelError: they are no token ids.
+    """
     for holder in (generation_config, text_config(config), config):
-        value = holder.get("eos_token_id")
-        if isinstance(value, int):
-            return (value,)
-        if isinstance(value, list | tuple) and value:
-            return tuple(int(item) for item in value)
+        value: Any = holder.get("eos_token_id")
+        ids = list(value) if isinstance(value, list | tuple) else [value]
+        if value is None or not ids:
+            continue
+        if not all(isinstance(item, int) and not isinstance(item, bool) for item in ids):
+            origin = holder.origin if isinstance(holder, HFConfig) else "generation_config.json"
+            raise UnsupportedModelError(
+                f"{origin}: found eos_token_id={value!r:.80}, expected a token id or a list of them. Fetch the file "
+                "again, or correct it."
+            )
+        return tuple(ids)
     return ()

@@ -18,7 +18,7 @@ from vcore.config.problems import dotted_keys
 from vcore.engine.resolve.attention import AttentionNeeds, choose_backend, resolve_block_size
 from vcore.engine.resolve.context_length import resolve_max_model_len
 from vcore.engine.resolve.decisions import Decision, DecisionLog
-from vcore.engine.resolve.hf_values import eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
+from vcore.engine.resolve.hf_values import check_values, eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
 from vcore.engine.resolve.limits import check_limits, resolve_limits
 from vcore.engine.resolve.lookup import check_named_choices, selector
 from vcore.engine.resolve.machine import compute_capability, resolve_device, resolve_dtype, resolve_num_threads
@@ -171,6 +171,7 @@ def _open_model(
     options = config.model.load_format.options
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
     hf_config = loader.config()
+    check_values(hf_config)
     return _OpenedModel(
         loader_entry=loader_entry,
         loader=loader,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vcore.engine.resolve.hf_values import eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
+from vcore.engine.resolve.hf_values import check_values, eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
@@ -51,3 +51,46 @@ def test_the_vocabulary_must_be_stated() -> None:
     for values in ({}, {"vocab_size": "9"}, {"vocab_size": 0}):
         with pytest.raises(UnsupportedModelError, match="vocab_size"):
             vocab_size(HFConfig(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM', expected a list of names"),
+        ({"architectures": [3]}, r"architectures=\[3\], expected a list of names"),
+        ({"hidden_size": "64"}, "hidden_size='64', expected a whole number from 0 to 2147483647"),
+        ({"hidden_size": -64}, "hidden_size=-64, expected a whole number"),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers=2.5, expected a whole number"),
+        ({"head_dim": True}, "head_dim=True, expected a whole number"),
+        ({"vocab_size": 10**12}, "vocab_size=1000000000000, expected a whole number"),
+        ({"text_config": {"hidden_size": "64"}}, "hidden_size='64', expected a whole number"),
+        ({"rms_norm_eps": "x" * 500}, r"rms_norm_eps='x{79}, expected a number"),
+        ({"rope_theta": [1.0]}, "rope_theta=.*, expected a number"),
+        ({"rope_scaling": "x"}, "rope_scaling='x', expected an object"),
+        ({"text_config": 3}, "text_config=3, expected an object"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_a_model_is_built(values: dict[str, Any], found: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"found {found}"):
+        check_values(HFConfig(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        DENSE | {"architectures": ["A", "B"], "rms_norm_eps": 1, "rope_theta": 1e4, "rope_scaling": {"factor": 2}},
+        {"architectures": None, "head_dim": None, "rope_scaling": None, "intermediate_size": [64, 128]},
+        {"num_attention_heads": 0, "text_config": DENSE},
+    ],
+)
+def test_what_a_model_may_make_sense_of_is_left_to_it(values: dict[str, Any]) -> None:
+    check_values(HFConfig(values))
+
+
+@pytest.mark.parametrize("value", ["x", [2, "a"], 2.0, True, {"id": 2}])
+def test_ends_of_sequence_must_be_token_ids(value: object) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"generation_config.json: found eos_token_id="):
+        eos_token_ids({"eos_token_id": value}, HFConfig({"eos_token_id": 2}))
+    with pytest.raises(UnsupportedModelError, match=r"^config.json: found eos_token_id="):
+        eos_token_ids({}, HFConfig({"eos_token_id": value}))
