@@ -30,8 +30,8 @@ class Attention(nn.Module):
         beyond = context.attention_fuses - {"kv_write"}
         if beyond:
             raise PluginBrokenError(
-                f"attention backend {type(context.attention).__name__} fuses {', '.join(sorted(beyond))}, but "
-                f"layers of this version leave only kv_write to a backend. Choose another attention.backend."
+                f"the attention backend fuses {', '.join(sorted(beyond))}, but layers of this version leave only "
+                f"kv_write to a backend. Choose another attention.backend."
             )
         self.layer_index = layer_index
         self.kv_cache_spec: KVCacheSpec = FullAttentionSpec(

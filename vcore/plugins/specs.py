@@ -92,7 +92,8 @@ class AttentionCapabilities:
     graph_support: str = "none"
     """CUDA-graph capture: ``none``, ``decode``, ``uniform`` or ``mixed``."""
     fuses: frozenset[str] = frozenset()
-    """Out of ``qk_norm``, ``rope``, ``kv_write``: what the backend does itself instead of the core."""
+    """Out of ``qk_norm``, ``rope``, ``kv_write``: what the backend does itself instead of the core. Layers of this
+    version leave only ``kv_write`` to it; a backend that fuses more is not chosen."""
     min_compute_capability: tuple[int, int] | None = None
     """The lowest CUDA compute capability, e.g. ``(9, 0)``; None where it does not matter."""
 

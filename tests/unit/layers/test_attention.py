@@ -39,7 +39,7 @@ def test_the_cache_is_written_unless_the_backend_does(
 
 def test_a_backend_that_fuses_more_than_it_can_be_given_is_refused(build_context: Callable[..., BuildContext]):
     context = build_context(attention_fuses=frozenset({"rope", "qk_norm", "kv_write"}))
-    with pytest.raises(PluginBrokenError, match=r"RecordingBackend fuses qk_norm, rope, but .*attention.backend"):
+    with pytest.raises(PluginBrokenError, match=r"the attention backend fuses qk_norm, rope, but .*attention.backend"):
         Attention(context, 0, SPEC)
 
 

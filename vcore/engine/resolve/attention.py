@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionNeeds", "check_backend", "choose_backend", "resolve_block_size"]
 
+_LEFT_TO_BACKENDS = frozenset({"kv_write"})
+"""What this version's layers can leave to a backend that fuses it."""
 _BLOCK_SIZE = 16
 """Tokens a block holds, where nothing speaks against it."""
 
@@ -77,6 +79,9 @@ def check_backend(
     lacking = sorted(set(features) - capabilities.features)
     if lacking:
         reasons.append(f"does not list {', '.join(lacking)}")
+    beyond = sorted(capabilities.fuses - _LEFT_TO_BACKENDS)
+    if beyond:
+        reasons.append(f"fuses {', '.join(beyond)}, which layers of this version compute themselves")
     return reasons
 
 

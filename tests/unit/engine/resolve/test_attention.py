@@ -30,6 +30,7 @@ def never(*, options: object, context: object) -> None: ...
         ({"head_dims": (64, 128)}, {"head_dims": (64, 80)}, "serves head dimensions 64, 128, not 80"),
         ({"block_sizes": (64,)}, {"block_size": 96}, "needs blocks of a multiple of 64 tokens, not of 96"),
         ({}, {"features": {"sinks", "mla"}}, "does not list mla, sinks"),
+        ({"fuses": frozenset({"rope", "kv_write"})}, {}, "fuses rope, which layers of this version compute themselves"),
         (
             {"min_compute_capability": (9, 0)},
             {"compute_capability": (8, 6)},
