@@ -26,6 +26,8 @@ _VERSIONS = (2, 3)
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _ALIGNMENT = 32
 _MAX_DIMENSIONS = 8
+_MAX_NESTING = 8
+"""Arrays in arrays; no known file has even two."""
 _SIZES = {
     GGUFValueType.UINT8: 1,
     GGUFValueType.INT8: 1,
@@ -115,16 +117,18 @@ class _HeaderWalk:
             ) from None
         return int(offset + count // block * num_bytes)
 
-    def _skip_value(self, kind: int) -> None:
+    def _skip_value(self, kind: int, nesting: int = 0) -> None:
         if kind == GGUFValueType.STRING:
             self._string()
         elif kind == GGUFValueType.ARRAY:
             inner, count = self._u32(), self._u64()
+            if nesting == _MAX_NESTING:
+                raise self._damaged(f"a metadata value has arrays nested more than {_MAX_NESTING} deep")
             if inner in _SIZES:
                 self._skip(count * _SIZES[GGUFValueType(inner)])
                 return
             for _ in range(count):
-                self._skip_value(inner)
+                self._skip_value(inner, nesting + 1)
         elif kind in _SIZES:
             self._skip(_SIZES[GGUFValueType(kind)])
         else:

@@ -287,6 +287,13 @@ class TestDamaged:
         with pytest.raises(WeightsError, match="truncated or damaged"):
             loader(path).config()
 
+    def test_arrays_in_arrays_without_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.gguf"
+        key = struct.pack("<Q1sI", 1, b"k", 9)  # 9 is an array's type
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<IQ", 9, 1) * 5000)
+        with pytest.raises(WeightsError, match="nested more than 8 deep"):
+            check_gguf(path)
+
     def test_a_missing_key(self, write_gguf: WriteGGUF, tiny_tensors: Tensors) -> None:
         with pytest.raises(WeightsError, match=r"no llama\.embedding_length"):
             loader(write_gguf(tiny_tensors, metadata={"embedding_length": None})).config()
