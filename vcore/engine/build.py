@@ -234,8 +234,8 @@ def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int) 
         settings,
         cast(SchedulingPolicy, policy),
         make_eviction,
-        policy_name=resolution.scheduling.address,
-        eviction_name=resolution.eviction.address,
+        policy_name=resolution.scheduling.title,
+        eviction_name=resolution.eviction.title,
     )
 
 

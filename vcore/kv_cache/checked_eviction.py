@@ -29,9 +29,7 @@ class CheckedEviction:
             strict: whether a fault raises `vcore.errors.PolicyError`.
         """
         self._policy = policy
-        self.standing = PolicyStanding(
-            "eviction_policy", name, fallback="the block that is free for longest goes first", strict=strict
-        )
+        self.standing = PolicyStanding(name, fallback="the block that is free for longest goes first", strict=strict)
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
         """See `EvictionPolicy.on_insert`."""

@@ -21,18 +21,17 @@ POLICY_FAULTS = (Exception, SystemExit)
 class PolicyStanding:
     """Trusted until the first fault; a fault is told once."""
 
-    __slots__ = ("_address", "_fallback", "_strict", "fault", "trusted")
+    __slots__ = ("_fallback", "_strict", "_title", "fault", "trusted")
 
-    def __init__(self, kind: str, name: str, *, fallback: str, strict: bool) -> None:
+    def __init__(self, title: str, *, fallback: str, strict: bool) -> None:
         """A trusted policy.
 
         Args:
-            kind: the plugin kind, as in addresses, e.g. ``"eviction_policy"``.
-            name: the policy's name, with its distribution and version where they are known.
+            title: kind, name, distribution and version, as the message of a fault begins.
             fallback: what serves instead, e.g. ``"the longest free block goes first"``.
             strict: whether a fault is fatal.
         """
-        self._address = f"{kind}/{name}"
+        self._title = title
         self._fallback = fallback
         self._strict = strict
         self.trusted = True
@@ -55,7 +54,7 @@ class PolicyStanding:
             return
         self.trusted = False
         what = f"raised {_told(error)}" if error is not None else f"answered {_told(found)}"
-        self.fault = f"{self._address}: {call} {what}; expected {expected}"
+        self.fault = f"{self._title}: {call} {what}; expected {expected}"
         if self._strict:
             raise PolicyError(
                 f"{self.fault}. plugins.strict is set, so this ends the engine: "

@@ -32,9 +32,7 @@ class CheckedPolicy:
             strict: whether a fault raises `vcore.errors.PolicyError`.
         """
         self._policy = policy
-        self._standing = PolicyStanding(
-            "scheduling_policy", name, fallback="requests are served by arrival", strict=strict
-        )
+        self._standing = PolicyStanding(name, fallback="requests are served by arrival", strict=strict)
         self.trusted = True
         """Whether the policy is still asked."""
         self.ranks_waiting = self._overrides("rank_waiting")

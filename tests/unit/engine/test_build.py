@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,10 +17,20 @@ from vcore.bench.overhead import null_engine
 from vcore.config import load_config
 from vcore.engine.build import build_engine
 from vcore.engine.checked_attention import CheckedAttention
+from vcore.engine.llm import LLM
 from vcore.errors import ConfigError
 from vcore.executor.uniproc import UniprocExecutor
-from vcore.interfaces import AttentionBackend, AttentionBackendContext, AttentionLayer, AttentionMetadata, LayerSpec
-from vcore.plugins import AttentionCapabilities, ExecutorSpec
+from vcore.interfaces import (
+    AttentionBackend,
+    AttentionBackendContext,
+    AttentionLayer,
+    AttentionMetadata,
+    LayerSpec,
+    RequestView,
+    SchedulingPolicy,
+)
+from vcore.plugins import AttentionCapabilities, ExecutorSpec, SchedulingPolicySpec
+from vcore.sampling_params import SamplingParams
 
 CONTEXT = AttentionBackendContext(
     device=torch.device("cpu"),
@@ -92,7 +103,7 @@ def test_without_a_limit_there_are_blocks_for_every_request() -> None:
 
 @pytest.fixture
 def levels() -> Iterator[None]:
-    packages = ("vcore", "vcore_policies")
+    packages = {"vcore", *(point.module.partition(".")[0] for point in entry_points(group="vcore"))}
     before = {name: logging.getLogger(name).level for name in packages}
     yield
     for name, level in before.items():
@@ -130,3 +141,27 @@ def test_an_executor_that_fails_to_load_is_shut_down() -> None:
         with pytest.raises(RuntimeError, match="rank 1"):
             build_engine(config, plugins=[NULL_MODEL_SPEC, spec])
     assert LeakyExecutor.shut_down == ["yes"]
+
+
+class NonsensePolicy(SchedulingPolicy):
+    """Answers what is no reason."""
+
+    def __init__(self, *, options: object, context: object) -> None: ...
+
+    def waiting_key(self, request: RequestView) -> int:
+        return request.arrival_index
+
+    def reject(self, request: RequestView) -> str | None:
+        return 3  # type: ignore[return-value]
+
+
+def test_a_policy_at_fault_is_called_by_kind_name_and_owner() -> None:
+    spec = SchedulingPolicySpec(name="nonsense", load=NonsensePolicy, api="1.0")
+    with tempfile.TemporaryDirectory() as folder:
+        write_null_model(Path(folder), 64)
+        model = {"path": folder, "load_format": "dummy", "skip_tokenizer": True}
+        config = load_config({"model": model, "runtime": {"device": "cpu"}, "scheduler": {"policy": "nonsense"}})
+        with LLM.from_engine(build_engine(config, plugins=[NULL_MODEL_SPEC, spec])) as llm:
+            llm.generate({"prompt_token_ids": [5]}, SamplingParams(max_tokens=1), progress=False)
+            [fault] = llm.health().faults
+    assert fault.startswith("scheduling_policy 'nonsense' of object: reject answered 3")

@@ -110,7 +110,7 @@ def test_the_fault_is_named_once_and_every_request_is_served(name: str, caplog: 
     engine.check_idle()
     (fault,) = engine.scheduler.faults()
     call = HOSTILE[name][0]
-    assert fault.startswith(f"scheduling_policy/policy-under-test 1.0: {call} ")
+    assert fault.startswith(f"policy-under-test 1.0: {call} ")
     assert "; expected " in fault
     assert len(caplog.records) == 1
     assert "served by arrival" in caplog.text
@@ -229,4 +229,4 @@ def test_a_failing_eviction_policy_is_among_the_faults() -> None:
     load(engine)
     engine.run()
     engine.check_outputs()
-    assert [fault.split(":")[0] for fault in engine.scheduler.faults()] == ["eviction_policy/eviction-under-test 1.0"]
+    assert [fault.split(":")[0] for fault in engine.scheduler.faults()] == ["eviction-under-test 1.0"]
