@@ -7,7 +7,7 @@ from typing import Any
 
 from vcore.engine.resolve.decisions import Decision
 from vcore.engine.resolve.hf_values import text_config
-from vcore.errors import ConfigError
+from vcore.errors import ConfigError, UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
 __all__ = ["resolve_max_model_len", "trained_length"]
@@ -25,8 +25,14 @@ def resolve_max_model_len(wanted: int | str, config: HFConfig) -> tuple[int, Dec
 
     Raises:
         ConfigError: more is wanted than the model can do, or nothing is said anywhere.
+        UnsupportedModelError: the model's config leaves room for no token.
     """
     trained = trained_length(config)
+    if trained is not None and trained[0] < 1:
+        raise UnsupportedModelError(
+            f"{config.origin}: found room for {trained[0]} tokens ({trained[1]}), expected at least 1. Fetch the file "
+            "again, or correct it."
+        )
     if isinstance(wanted, int):
         if trained is not None and wanted > trained[0]:
             raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vcore.engine.resolve.context_length import resolve_max_model_len, trained_length
-from vcore.errors import ConfigError
+from vcore.errors import ConfigError, UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
 
@@ -71,3 +71,16 @@ def test_a_config_that_does_not_say_needs_a_number() -> None:
     with pytest.raises(ConfigError, match=r"has none of max_position_embeddings.*write a number"):
         resolve_max_model_len("auto", HFConfig({}))
     assert resolve_max_model_len(10**6, HFConfig({})) == (10**6, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_position_embeddings": 0},
+        {"max_position_embeddings": 64, "rope_scaling": {"rope_type": "linear", "factor": 0.0}},
+    ],
+)
+@pytest.mark.parametrize("wanted", ["auto", 8])
+def test_a_model_with_room_for_no_token_is_refused(values: dict[str, Any], wanted: int | str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"config\.json: found room for 0 tokens"):
+        resolve_max_model_len(wanted, HFConfig(values))
