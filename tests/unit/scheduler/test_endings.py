@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from simulated_engine import SimulatedEngine, StepFailedError, generate
+from vcore_policies.scheduling.priority import PriorityPolicy
 
 from vcore.engine.request import FinishReason
 from vcore.errors import EngineError
 from vcore.interfaces.scheduling import SchedulingContext
 from vcore.interfaces.step import SampledTokens, SchedulerOutput, TokenLogprobs
-from vcore_policies.scheduling.priority import PriorityPolicy
 
 
 def entry(token_id: int) -> TokenLogprobs:
