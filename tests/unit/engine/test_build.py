@@ -6,7 +6,6 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import entry_points
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar
 
