@@ -47,8 +47,9 @@ class SamplingParams(BaseModel):
     """Subtracted from the logit of every token generated already."""
     frequency_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] = 0.0
     """Subtracted once for each time the token was generated."""
-    repetition_penalty: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
-    """Positive logits of tokens in prompt or output are divided by it, negative ones multiplied."""
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100.0)] = 1.0
+    """Positive logits of tokens in prompt or output are divided by it, negative ones multiplied. The bounds keep
+    logits finite in float32."""
     seed: int | None = None
     """The same seed gives the same sample, whatever else is in the batch; None draws one."""
     stop: tuple[str, ...] = ()
