@@ -65,7 +65,16 @@ def loaded_registrant(written: str, base_dir: Path) -> Registrant:
 
 
 def object_registrant(plugin: object) -> Registrant:
-    """A plugin that was passed to `LLM`: a module, an instance, a namespace, a spec or a list of specs."""
+    """A plugin that was passed to `LLM`: a module, an instance, a namespace, a spec or a list of specs.
+
+    Raises:
+        ConfigError: it is a text or a path.
+    """
+    if isinstance(plugin, str | os.PathLike):
+        raise ConfigError(
+            f"plugins: found {plugin!r}, expected an object: a module, an instance with hooks, a spec or a list of "
+            'specs; files and modules are named in the configuration, config={"plugins": {"load": [...]}}'
+        )
     name = plugin.__name__ if isinstance(plugin, ModuleType | type) else type(plugin).__qualname__
     return Registrant(
         distribution=OBJECT_DISTRIBUTION,

@@ -205,6 +205,11 @@ class TestObjects:
         with pytest.raises(PluginBrokenError, match="plugin object object of object: is broken: it implements no hook"):
             catalog.require()
 
+    @pytest.mark.parametrize("text", ["./mine.py", Path("mine.py")])
+    def test_a_path_is_no_object(self, text: object) -> None:
+        with pytest.raises(ConfigError, match=r'mine\.py.*expected an object: .*"load"'):
+            discover(PluginsConfig(), objects=[text])
+
 
 def _returning(spec: EvictionPolicySpec) -> Callable[[], object]:
     def hook() -> object:
