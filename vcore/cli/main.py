@@ -138,7 +138,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # such as a full disk under stdout
         if debug:
             raise
-        print_error(error)
+        gone = isinstance(error, FileNotFoundError) and error.filename is None  # as os.getcwd() says it
+        print_error(OSError("the working directory no longer exists; change to another one") if gone else error)
         status = 1
     failure = flush_stdout()
     if failure is None:

@@ -74,6 +74,20 @@ def test_output_that_cannot_be_written_is_an_error(
     assert "No space left on device" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the working directory of a process")
+def test_a_working_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    status = run(["plugins", "list"])
+    monkeypatch.chdir(tmp_path)
+    assert status == 1
+    assert capsys.readouterr().err == "error: the working directory no longer exists; change to another one\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors by a POSIX shell")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_process_whose_parent_closed_its_streams(closed: str) -> None:
