@@ -75,7 +75,7 @@ class ObserverDispatcher:
                     continue
                 try:
                     observer.on_event(event)
-                except Exception:
+                except (Exception, SystemExit):  # the latter would silently end this thread
                     logger.exception("observer %s raised on %r and will hear no more events", address, event.name)
                     del self._observers[address]
 
@@ -93,5 +93,5 @@ class ObserverDispatcher:
         for address, (observer, _) in self._observers.items():
             try:
                 observer.close()
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("observer %s raised on close", address)

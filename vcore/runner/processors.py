@@ -21,6 +21,9 @@ __all__ = ["ProcessorBatch", "ProcessorFactory", "ProcessorSet"]
 
 logger = logging.getLogger(__name__)
 
+_FAULTS = (Exception, SystemExit)
+"""What a processor may raise: ``sys.exit()`` in one ends its request, not the process."""
+
 ProcessorFactory = Callable[[str], LogitsProcessor]
 """Makes the processor of a name, once an engine."""
 
@@ -59,7 +62,7 @@ class ProcessorBatch:
         given = logits.index_select(0, self.indices)
         try:
             result = self._call(given, self.rows)
-        except Exception:
+        except _FAULTS:
             result = self._apply_singly(logits, errors)
         logits.index_copy_(0, self.indices, result)
 
@@ -69,7 +72,7 @@ class ProcessorBatch:
             given = logits[index : index + 1]
             try:
                 results.append(self._call(given.clone(), [row]))
-            except Exception as error:
+            except _FAULTS as error:
                 results.append(given)
                 errors[index] = _failure(self.name, error)
         return torch.cat(results)
@@ -106,7 +109,7 @@ class ProcessorSet:
             if entry is None:
                 try:
                     processor = self._factory(request.name)
-                except Exception as error:
+                except _FAULTS as error:
                     return _failure(request.name, error)
                 entry = self._entries[request.name] = _Entry(request.name, processor)
             processor_row = ProcessorRow(
@@ -139,7 +142,7 @@ class ProcessorSet:
             for row, added in entry.added.items():
                 try:
                     entry.processor.on_batch_change([added], [])
-                except Exception as error:
+                except _FAULTS as error:
                     failures[row] = _failure(entry.name, error)
             entry.added.clear()
         return failures
@@ -147,7 +150,7 @@ class ProcessorSet:
     def _announce_removed(self, entry: _Entry) -> None:
         try:
             entry.processor.on_batch_change([], entry.removed)
-        except Exception:
+        except _FAULTS:
             logger.warning("logits processor %r raised as requests left", entry.name, exc_info=True)
         entry.removed = []
 
@@ -182,5 +185,5 @@ class ProcessorSet:
         return result
 
 
-def _failure(name: str, error: Exception) -> str:
+def _failure(name: str, error: BaseException) -> str:
     return f"logits processor {name!r} failed: {type(error).__name__}: {error}"

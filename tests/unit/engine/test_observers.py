@@ -44,9 +44,13 @@ class Blocked(Recorder):
 
 
 class Broken(Recorder):
+    def __init__(self, fault: BaseException) -> None:
+        super().__init__()
+        self.fault = fault
+
     def on_event(self, event: ObserverEvent) -> None:
         super().on_event(event)
-        raise RuntimeError("no")
+        raise self.fault
 
 
 def a_step(number: int) -> StepOutput:
@@ -90,8 +94,9 @@ def test_a_full_queue_drops_and_says_how_many() -> None:
     assert blocked.events[-1].fields["dropped"] == 2
 
 
-def test_one_that_raises_is_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    broken, recorder = Broken(), Recorder()
+@pytest.mark.parametrize("fault", [RuntimeError("no"), SystemExit(1)])
+def test_one_that_raises_is_named_and_left_out(fault: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    broken, recorder = Broken(fault), Recorder()
     dispatcher = ObserverDispatcher({"observer/broken@dist": (broken, BOTH), "observer/r": (recorder, BOTH)})
     with caplog.at_level(logging.ERROR):
         dispatcher.on_step(a_step(1), STATS)

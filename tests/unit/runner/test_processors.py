@@ -33,6 +33,7 @@ class Only(LogitsProcessor):
         self.seen: dict[int, tuple[list[int], list[int]]] = {}
         self.refused: set[int] = set()
         self.broken: set[int] = set()
+        self.fault: BaseException = RuntimeError("broken")
         self.wrong_shape = False
 
     def on_batch_change(self, added: Sequence[ProcessorRow], removed: Sequence[int]) -> None:
@@ -43,7 +44,7 @@ class Only(LogitsProcessor):
     def apply(self, logits: torch.Tensor, rows: Sequence[ProcessorRow]) -> torch.Tensor:
         self.calls.append([row.row for row in rows])
         if any(row.row in self.broken for row in rows):
-            raise RuntimeError("broken")
+            raise self.fault
         if self.wrong_shape:
             return logits[:, :3]
         for i, row in enumerate(rows):
@@ -142,14 +143,15 @@ def test_several_processors_of_a_request_all_apply() -> None:
     assert (bench.made["first"].calls, bench.made["second"].calls) == ([[0]], [[0, 1]])
 
 
-def test_a_row_that_a_processor_fails_for_fails_alone() -> None:
+@pytest.mark.parametrize("fault", [RuntimeError("broken"), SystemExit("broken")])
+def test_a_row_that_a_processor_fails_for_fails_alone(fault: BaseException) -> None:
     bench = Bench()
     for row in range(3):
         bench.add(row, only(4 + row))
     bench.sample(0, 1, 2)
-    bench.made["only"].broken = {1}
+    bench.made["only"].broken, bench.made["only"].fault = {1}, fault
     sampled = bench.sample(0, 1, 2)
-    assert sampled.errors == {1: "logits processor 'only' failed: RuntimeError: broken"}
+    assert sampled.errors == {1: f"logits processor 'only' failed: {type(fault).__name__}: broken"}
     assert sampled.token_ids[[0, 2]].tolist() == [4, 6]
 
 
