@@ -129,12 +129,12 @@ def _load(
 def _resolve_offline(chosen: EngineConfig, catalog: Catalog, base_dir: Path | None) -> tuple[Resolution, Catalog]:
     """Resolve without a download: a command that only tells something must not take 100 MB to do so."""
     from vcore.engine.resolve import resolve
-    from vcore.errors import ModelError
+    from vcore.errors import DownloadError
 
     catalog.require()
     try:
         return resolve(chosen, catalog, base_dir=base_dir, offline=True), catalog
-    except ModelError as error:
+    except DownloadError as error:
         if not chosen.model.offline:
             error.add_note(f"this command fetches nothing; `vcore pull {chosen.model.path}` fetches the model")
         raise

@@ -166,6 +166,12 @@ def test_a_model_that_is_not_here_is_not_fetched(capsys: Captured, command: str)
     assert "`vcore pull smollm2-135m`" in capsys.readouterr().err
 
 
+def test_a_pull_is_no_remedy_for_a_path_or_name_that_is_wrong(capsys: Captured) -> None:
+    for wrong in ("./absent", "no such model"):
+        assert run(["config", "validate", "-m", wrong]) == 1
+        assert "fetches the model" not in capsys.readouterr().err
+
+
 def test_lock_has_no_auto_and_every_plugin(here: Path, file: Path, capsys: Captured) -> None:
     locked = as_json(["config", "lock", "-c", str(file)], capsys)
     assert load_config(locked["config"]).model.dtype == "float32"
