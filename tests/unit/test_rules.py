@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import vcore
 
@@ -41,6 +42,16 @@ def test_every_plugin_module_has_an_entry_point_and_every_entry_point_a_module()
         for path in (ROOT / root).rglob("plugin.py")
     } | {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "vcore").glob("*/plugin.py")}
     assert modules == set(entry_points().values())
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {Requirement(line).name for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert wanted <= {pin.name for pin in pins}
+    assert [str(pin) for pin in pins if not str(pin.specifier).startswith("==")] == []
+    assert "torch==2.13.0" in lines
 
 
 def test_no_package_stands_at_the_top_of_a_source_root() -> None:
