@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,15 +39,17 @@ def throughput(
     if workload not in WORKLOADS:
         raise ConfigError(f"no workload {workload!r}; there are {', '.join(WORKLOADS)}")
     tree, base_dir = _config(config, set_, plugins, model)
-    result = measure_throughput(
-        tree,
-        workload=workload,
-        num_requests=num_requests,
-        runs=runs,
-        temperature=temperature,
-        base_dir=base_dir,
-    )
-    _print(result, as_json, f"throughput: {workload}")
+    with _report(f"throughput: {workload}", as_json) as report:
+        report(
+            measure_throughput(
+                tree,
+                workload=workload,
+                num_requests=num_requests,
+                runs=runs,
+                temperature=temperature,
+                base_dir=base_dir,
+            )
+        )
 
 
 @app.command()
@@ -64,10 +68,9 @@ def latency(
     from vcore.bench.latency import measure_latency
 
     tree, base_dir = _config(config, set_, plugins, model)
-    result = measure_latency(
-        tree, batch_size=batch_size, input_len=input_len, output_len=output_len, runs=runs, base_dir=base_dir
-    )
-    _print(result, as_json, "latency")
+    sizes = {"batch_size": batch_size, "input_len": input_len, "output_len": output_len}
+    with _report("latency", as_json) as report:
+        report(measure_latency(tree, **sizes, runs=runs, base_dir=base_dir))
 
 
 @app.command()
@@ -83,7 +86,8 @@ def startup(
     from vcore.bench.startup import measure_startup
 
     tree, base_dir = _config(config, set_, plugins, model)
-    _print(measure_startup(tree, runs=runs, base_dir=base_dir), as_json, "startup")
+    with _report("startup", as_json) as report:
+        report(measure_startup(tree, runs=runs, base_dir=base_dir))
 
 
 @app.command()
@@ -99,14 +103,17 @@ def overhead(
     from vcore.bench.overhead import measure_overhead
     from vcore.config import parse_set
 
-    result = measure_overhead(
-        num_requests=num_requests,
-        cached_blocks=cached_blocks,
-        steps=steps,
-        overrides=dict(parse_set(set_ or [])),
-        profile=profile,
-    )
-    _print(result, as_json, "overhead")
+    overrides = dict(parse_set(set_ or []))
+    with _report("overhead", as_json) as report:
+        report(
+            measure_overhead(
+                num_requests=num_requests,
+                cached_blocks=cached_blocks,
+                steps=steps,
+                overrides=overrides,
+                profile=profile,
+            )
+        )
 
 
 def _config(config: Path | None, set_: list[str] | None, plugins: list[str] | None, model: str | None) -> Any:
@@ -115,12 +122,16 @@ def _config(config: Path | None, set_: list[str] | None, plugins: list[str] | No
     return config_from_cli(config, set_ or [], plugins or [], model)
 
 
-def _print(result: dict[str, Any], as_json: bool, title: str) -> None:
-    import json
+@contextmanager
+def _report(title: str, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What to hand the result to. Whatever else is printed meanwhile stays out of the JSON."""
+    from vcore.cli.output import reserved_stdout
 
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
+    with reserved_stdout(as_json) as emit:
+        yield emit if as_json else lambda result: _print_table(title, result)
+
+
+def _print_table(title: str, result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

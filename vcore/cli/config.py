@@ -23,10 +23,11 @@ app = typer.Typer(no_args_is_help=True, help="Show, explain and validate a confi
 
 
 @app.command("schema")
-def print_schema(config: Config = None, set_: Set = None, plugins: Plugins = None) -> None:
+def print_schema(config: Config = None, set_: Set = None, plugins: Plugins = None, as_json: Json = False) -> None:
     """The JSON schema of configuration files, with the options of every plugin that is installed.
 
-    Name the file that it is saved to as `$schema` at the top of a configuration, and editors complete and check it.
+    It is JSON with or without `--json`. Name the file that it is saved to as `$schema` at the top of a
+    configuration, and editors complete and check it.
     """
     from vcore.config import schema
 
