@@ -73,6 +73,8 @@ class ModelSpec(PluginSpec):
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that it serves, e.g. ``("LlamaForCausalLM",)``."""
+    quantizations: frozenset[str] = frozenset()
+    """Values of ``quantization_config.quant_method`` in config.json that it loads; others are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,9 +57,30 @@ def choose_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> 
     """The model plugin: the one that is configured, or the one that serves the architecture in the model's config.
 
     Raises:
-        UnsupportedModelError: no plugin serves it; the message has the closest that are served.
+        UnsupportedModelError: no plugin serves it; the message has the closest that are served. Or its weights are
+            quantised in a way that the plugin does not list.
         PluginError: the plugin is broken, or several serve it.
     """
+    entry, decision = _find_model(config, hf_config, catalog)
+    _check_quantization(hf_config, entry)
+    return entry, decision
+
+
+def _check_quantization(hf_config: HFConfig, entry: CatalogEntry) -> None:
+    settings = hf_config.get("quantization_config")
+    if not settings:
+        return
+    method = str(settings.get("quant_method", "unnamed")) if isinstance(settings, HFConfig) else str(settings)
+    served = cast(ModelSpec, entry.spec).quantizations
+    if method not in served:
+        raise UnsupportedModelError(
+            f"{hf_config.origin}: the weights are quantised (quantization_config.quant_method is {method!r}), and "
+            f"{entry.address} loads {', '.join(sorted(served)) or 'no quantised weights'}. Use the model's unquantised "
+            "checkpoint or a GGUF file of it, or a model plugin that lists the method."
+        )
+
+
+def _find_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
     architectures = hf_config.architectures
     if not config.plugin.is_auto:
         entry = catalog.find(PluginKind.MODEL, config.plugin.name)

@@ -148,3 +148,11 @@ def test_a_named_model_plugin_serves_another_architecture_with_a_warning(
     resolution = resolve_model({"model.plugin": "llama"}, architectures=["AlmostLlamaForCausalLM"])
     assert resolution.model.name == "llama"
     assert "does not list AlmostLlamaForCausalLM" in caplog.text
+
+
+def test_quantised_weights_that_no_plugin_lists_are_refused_before_loading(resolve_model: Resolve) -> None:
+    with pytest.raises(
+        UnsupportedModelError, match=r"quant_method is 'awq'\), and model/.* loads no quantised weights"
+    ):
+        resolve_model(quantization_config={"quant_method": "awq", "bits": 4})
+    assert resolve_model(quantization_config={}).model.name
