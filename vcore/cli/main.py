@@ -38,7 +38,7 @@ class Subcommand:
 COMMANDS: dict[str, Subcommand] = {
     "generate": Subcommand("vcore.cli.generate", "Complete prompts."),
     "chat": Subcommand("vcore.cli.chat", "Talk with a model in the terminal."),
-    "plugins": Subcommand("vcore.cli.plugins", "List, explain and check plugins."),
+    "plugins": Subcommand("vcore.cli.plugins", "List, explain, check and begin plugins."),
     "config": Subcommand("vcore.cli.config", "Show, explain and validate a configuration."),
     "pull": Subcommand("vcore.cli.pull", "Fetch a model."),
     "env": Subcommand("vcore.cli.env", "Describe this machine and installation, for error reports."),

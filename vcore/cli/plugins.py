@@ -1,4 +1,4 @@
-"""``vcore plugins``: what plugins there are, what each says of itself, whether it works, why it is selected or not."""
+"""``vcore plugins``: what plugins there are, what each says, whether it works, why it is selected; new ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vcore.cli.new_plugin import new
 from vcore.cli.output import print_table, reserved_stdout
 from vcore.cli.shared_options import Config, Json, Plugins, Set
 from vcore.errors import PluginError, PluginNotFoundError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="List, explain and check plugins.")
+app = typer.Typer(no_args_is_help=True, help="List, explain, check and begin plugins.")
 
 Addresses = Annotated[
     list[str] | None, typer.Argument(metavar="[[KIND/]NAME[@DISTRIBUTION]]...", help="Which plugins; all if none.")
@@ -121,6 +122,8 @@ def why(
             for sentence in one["explanation"]:
                 print(f"  - {sentence}")
 
+
+app.command("new")(new)
 
 _FAILURES = ("broken", "duplicate", "incompatible")
 

@@ -16,7 +16,7 @@ from vcore.plugins.specs import (
     PluginSpec,
 )
 
-__all__ = ["spec_faults"]
+__all__ = ["name_faults", "spec_faults"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _STRING_TUPLES = ("requires", "architectures", "formats", "suffixes", "schemes", "models")
@@ -34,7 +34,7 @@ def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
         spec: of the right class; its fields may hold anything.
         own_module: whether lazy strings may be ``":Attribute"``.
     """
-    faults = [*_name_faults(spec), *_lazy_faults(spec, own_module), *_plain_faults(spec), *_tuple_faults(spec)]
+    faults = [*name_faults(spec.name), *_lazy_faults(spec, own_module), *_plain_faults(spec), *_tuple_faults(spec)]
     if isinstance(spec, ModelSourceSpec) and spec.pattern is not None:
         faults += _try(lambda: re.compile(spec.pattern or ""), "pattern is not a regular expression: {}")
     if isinstance(spec, AttentionBackendSpec):
@@ -44,10 +44,11 @@ def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
     return faults
 
 
-def _name_faults(spec: PluginSpec) -> Iterator[str]:
-    if not isinstance(spec.name, str) or _NAME.fullmatch(spec.name) is None:
-        yield f"name={spec.name!r}: expected lower case letters, digits, '_', '-' and '.', such as 'my-plugin'"
-    elif spec.name == "auto":
+def name_faults(name: object) -> Iterator[str]:
+    """What is wrong with the name of a plugin, a sentence each."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        yield f"name={name!r}: expected lower case letters, digits, '_', '-' and '.', such as 'my-plugin'"
+    elif name == "auto":
         yield "name='auto' is what users write to leave the choice to vcore; choose another name"
 
 
