@@ -248,6 +248,8 @@ class PrefixHitMachine(SchedulerMachine):
             keys = self.engine.requests[state.request_id].extra_keys
             end = state.num_computed
             filled.append((state.request_id, oracle.blocks(keys, state.tokens, end - count, end)))
+        # Those planned before it; a later one may fill the same block, if it is its last and so cannot be a hit.
+        before = {name for name, _ in filled} - {new.request_id for new in output.new_rows}
         for new in output.new_rows:
             keys = self.engine.requests[new.request_id].extra_keys
             assert new.num_computed_tokens == oracle.hit(keys, new.token_ids), new.request_id
@@ -255,8 +257,9 @@ class PrefixHitMachine(SchedulerMachine):
             following = new.num_computed_tokens + oracle.block_size
             if following < len(new.token_ids):
                 content = (keys, tuple(new.token_ids[:following]))
-                others = [name for name, contents in filled if content in contents and name != new.request_id]
+                others = [name for name, contents in filled if content in contents and name in before]
                 assert not others, f"{new.request_id} computes what {others} fill in the same step"
+            before.add(new.request_id)
         for request_id, contents in filled:
             if request_id not in oracle.silenced:
                 oracle.cached |= contents
@@ -283,4 +286,4 @@ def test_random_lives(machine: type[SchedulerMachine]) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("machine", [SchedulerMachine, PrefixHitMachine])
 def test_random_lives_for_long(machine: type[SchedulerMachine]) -> None:
-    run(machine, max_examples=3000, steps=100)
+    run(machine, max_examples=600, steps=100)
