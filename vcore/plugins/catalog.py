@@ -16,7 +16,6 @@ from vcore.plugins.auto_order import AutoOrder
 from vcore.plugins.complaints import conflict_error, not_found_error, raise_first_unusable
 from vcore.plugins.distributions import CORE_DISTRIBUTION, canonical_name
 from vcore.plugins.entry import CatalogEntry, EntryStatus, OriginKind
-from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.plugins.specs import PluginKind
 from vcore.suggestions import did_you_mean
 
@@ -48,7 +47,6 @@ class Catalog:
         self.entries = tuple(entries)
         self._order = AutoOrder(prefer)
         self._required = tuple(require)
-        self._created: list[ResolvedPlugin] = []
 
     # Choosing by name
 
@@ -224,7 +222,7 @@ class Catalog:
     def create(
         self, entry: CatalogEntry, *, options: Mapping[str, Any] | PluginOptions | None = None, context: object
     ) -> object:
-        """An instance of the plugin, of its kind's interface; the resolved set then holds it.
+        """An instance of the plugin, of its kind's interface.
 
         Args:
             entry: what to create.
@@ -245,14 +243,7 @@ class Catalog:
             parsed = options
         else:
             parsed = self.parse_options(entry, options or {})
-        instance = creation.create_plugin(entry, options=parsed, context=context)
-        dumped = {} if parsed is None else parsed.model_dump(mode="json")
-        self._created.append(ResolvedPlugin.of(entry, dumped))
-        return instance
-
-    def resolved_set(self) -> ResolvedSet:
-        """What has been created so far, as data."""
-        return ResolvedSet.of(self._created)
+        return creation.create_plugin(entry, options=parsed, context=context)
 
 
 def _parse(kind: PluginKind, address: str) -> Address:

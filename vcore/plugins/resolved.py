@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcore.errors import PluginError
 from vcore.plugins.entry import CatalogEntry, OriginKind
 from vcore.plugins.specs import PluginKind
+
+if TYPE_CHECKING:
+    from vcore.config import PluginOptions
 
 __all__ = ["ResolvedPlugin", "ResolvedSet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPlugin:
-    """One plugin that was created, and from what."""
+    """One plugin that an engine is composed from."""
 
     kind: str
     name: str
@@ -45,6 +48,11 @@ class ResolvedPlugin:
             sha256=entry.origin.sha256,
             options=dict(options),
         )
+
+    @classmethod
+    def selected(cls, entry: CatalogEntry, options: PluginOptions | None) -> ResolvedPlugin:
+        """The data of `entry`, to be created with `options`."""
+        return cls.of(entry, {} if options is None else options.model_dump(mode="json"))
 
     def difference(self, entry: CatalogEntry) -> str | None:
         """How `entry` differs from what this was created from; None if it does not."""

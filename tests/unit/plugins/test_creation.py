@@ -11,7 +11,17 @@ from pydantic import Field, SecretStr
 from vcore.config import PluginOptions
 from vcore.errors import ConfigError, ModelNotFoundError, PluginBrokenError, PluginOptionsError
 from vcore.interfaces.eviction import EvictionPolicy
-from vcore.plugins import SERVED_APIS, ApiVersion, Catalog, CatalogEntry, EntryStatus, PluginKind, ServedApi
+from vcore.plugins import (
+    SERVED_APIS,
+    ApiVersion,
+    Catalog,
+    CatalogEntry,
+    EntryStatus,
+    PluginKind,
+    ResolvedPlugin,
+    ResolvedSet,
+    ServedApi,
+)
 from vcore.plugins.creation import INTERFACES
 from vcore.plugins.lazy_string import load_lazy_string
 
@@ -196,11 +206,10 @@ class TestCheck:
             CATALOG.check(make_entry(load=Other))
 
 
-def test_the_resolved_set_is_what_was_created(make_entry: MakeEntry) -> None:
-    catalog = Catalog([])
-    for window in (1, 2):
-        catalog.create(make_entry(options=Options), options={"window": window, "token": "hunter2"}, context=None)
-    [plugin] = catalog.resolved_set().plugins
+def test_the_resolved_set_holds_a_plugin_once_with_its_options_masked(make_entry: MakeEntry) -> None:
+    entry = make_entry(options=Options)
+    parsed = [CATALOG.parse_options(entry, {"window": window, "token": "hunter2"}) for window in (1, 2)]
+    [plugin] = ResolvedSet.of(ResolvedPlugin.selected(entry, options) for options in parsed).plugins
     assert (plugin.kind, plugin.name, plugin.distribution, plugin.version) == (
         "eviction_policy", "lru", "vcore-engine", "1.0",
     )  # fmt: skip

@@ -30,8 +30,4 @@ def resolved_plugins(resolution: Resolution, catalog: Catalog) -> ResolvedSet:
     ]
     chosen = zip(resolution.observers, config.observability.observers, strict=True)
     selected += [(entry, choice.options) for entry, choice in chosen]
-    plugins = []
-    for entry, raw in selected:
-        options = catalog.parse_options(entry, raw)
-        plugins.append(ResolvedPlugin.of(entry, {} if options is None else options.model_dump(mode="json")))
-    return ResolvedSet.of(plugins)
+    return ResolvedSet.of(ResolvedPlugin.selected(entry, catalog.parse_options(entry, raw)) for entry, raw in selected)
