@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,24 +87,18 @@ class EngineCore:
             EngineDeadError: the engine cannot go on.
         """
         self._check_alive()
-        try:
+        with self._fatal_policy_faults():
             self._scheduler.add(request)
-        except PolicyError as error:
-            raise self._die(error) from error
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """End requests at once, wherever they are; the next `step` reports them. Unknown ids are ignored."""
-        try:
+        with self._fatal_policy_faults():
             self._scheduler.abort(request_ids)
-        except PolicyError as error:
-            raise self._die(error) from error
 
     def finish(self, request_id: str, num_tokens: int, stop_reason: str | None) -> None:
         """End a request because a stop string was found after `num_tokens` of its tokens. Unknown ids are ignored."""
-        try:
+        with self._fatal_policy_faults():
             self._scheduler.finish(request_id, num_tokens, stop_reason)
-        except PolicyError as error:
-            raise self._die(error) from error
 
     def step(self) -> StepOutput:
         """Compute one step and return what it gave; empty if there was nothing to do.
@@ -179,6 +174,14 @@ class EngineCore:
         if self._observers is not None:
             self._observers.on_step(output, self._scheduler.stats())
         return output
+
+    @contextmanager
+    def _fatal_policy_faults(self) -> Iterator[None]:
+        """A `PolicyError`, which only `plugins.strict` lets through, ends the engine."""
+        try:
+            yield
+        except PolicyError as error:
+            raise self._die(error) from error
 
     def _die(self, error: Exception) -> EngineDeadError:
         self._dead = str(error)
