@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["FullAttentionSpec", "KVCacheSpec"]
+__all__ = ["FullAttentionSpec", "KVCacheSpec", "LatentCacheSpec", "SlidingWindowSpec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,15 @@ class KVCacheSpec:
     """The cache of one layer. An open class: a subclass states a new shape of page."""
 
     dtype: torch.dtype
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens back from its own position a query looks, itself included; None for all.
+
+        What lies behind the window of every token still to come is freed. A prefix hit needs only what the
+        first token after it can see.
+        """
+        return None
 
     def page_shape(self, block_size: int) -> tuple[int, ...]:
         """The shape of one block of `block_size` tokens, without the leading axis of blocks."""
@@ -37,3 +46,27 @@ class FullAttentionSpec(KVCacheSpec):
     def page_shape(self, block_size: int) -> tuple[int, ...]:
         """``(2, block_size, num_kv_heads, head_dim)``: K, then V."""
         return (2, block_size, self.num_kv_heads, self.head_dim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingWindowSpec(FullAttentionSpec):
+    """K and V of the last `sliding_window` tokens; what lies behind them is freed."""
+
+    sliding_window: int
+
+    @property
+    def window(self) -> int:
+        """`sliding_window`."""
+        return self.sliding_window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentCacheSpec(KVCacheSpec):
+    """The latent of multi-head latent attention: one vector a token, for keys and values of all heads."""
+
+    latent_dim: int
+    """``kv_lora_rank + qk_rope_head_dim``."""
+
+    def page_shape(self, block_size: int) -> tuple[int, ...]:
+        """``(block_size, latent_dim)``."""
+        return (block_size, self.latent_dim)

@@ -8,7 +8,7 @@ from torch import nn
 from vcore.errors import PluginBrokenError
 from vcore.interfaces.attention import AttentionContext, LayerSpec
 from vcore.interfaces.model import BuildContext
-from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec
+from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec, SlidingWindowSpec
 from vcore.ops.kv_write import kv_write
 
 __all__ = ["Attention", "collect_kv_cache_specs"]
@@ -34,9 +34,7 @@ class Attention(nn.Module):
                 f"kv_write to a backend. Choose another attention.backend."
             )
         self.layer_index = layer_index
-        self.kv_cache_spec: KVCacheSpec = FullAttentionSpec(
-            dtype=context.dtype, num_kv_heads=spec.num_kv_heads, head_dim=spec.head_dim
-        )
+        self.kv_cache_spec: KVCacheSpec = _cache_spec(spec, context.dtype)
         """What this layer keeps in the cache."""
         self._writes_cache = "kv_write" not in context.attention_fuses
         self._kernel = context.attention.build_layer(spec)
@@ -51,10 +49,18 @@ class Attention(nn.Module):
         Returns:
             [num_tokens, num_heads, head_dim].
         """
-        layer_cache = attn.layer_caches[self.layer_index]
+        layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
         if self._writes_cache:
-            kv_write(k, v, layer_cache, attn.slot_mapping, attn.block_offsets(layer_cache.shape[2]))
-        return self._kernel.forward(q, k, v, layer_cache, attn.plan)
+            kv_write(k, v, layer_cache, group.slot_mapping, group.block_offsets(layer_cache.shape[2]))
+        return self._kernel.forward(q, k, v, layer_cache, group.plan)
+
+
+def _cache_spec(spec: LayerSpec, dtype: torch.dtype) -> KVCacheSpec:
+    if spec.sliding_window is None:
+        return FullAttentionSpec(dtype=dtype, num_kv_heads=spec.num_kv_heads, head_dim=spec.head_dim)
+    return SlidingWindowSpec(
+        dtype=dtype, num_kv_heads=spec.num_kv_heads, head_dim=spec.head_dim, sliding_window=spec.sliding_window
+    )
 
 
 def collect_kv_cache_specs(model: nn.Module) -> list[KVCacheSpec]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vcore.errors import EngineError
-from vcore.interfaces.attention import AttentionBackend, AttentionContext
+from vcore.interfaces.attention import AttentionBackend, AttentionContext, GroupContext
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
@@ -182,7 +182,9 @@ class ModelRunner:
         """Launch the model on `batch`; its tokens count as computed from here on."""
         model = self._loaded_model()
         metadata = batch.metadata
-        context = AttentionContext(self._attention.plan(metadata), metadata.slot_mapping, self._caches or ())
+        caches = self._caches or ()
+        group = GroupContext(self._attention.plan(metadata), metadata)
+        context = AttentionContext([group] * len(caches), caches)
         hidden_states = model(batch.input_ids, batch.positions, context)
         spans = []
         if len(self._prompt_logprobs):

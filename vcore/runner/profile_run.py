@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata
+from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata, GroupContext
 from vcore.interfaces.model import Model
 from vcore.runner.choice import race_filtered
 from vcore.runner.gumbel import token_offsets
@@ -38,7 +38,7 @@ def run_largest_step(
     metadata = largest_metadata(settings)
     input_ids = torch.zeros(metadata.num_tokens, dtype=torch.int64, device=device)
     positions = torch.arange(metadata.num_tokens, device=device) % settings.max_model_len
-    context = AttentionContext(attention.plan(metadata), metadata.slot_mapping, caches)
+    context = AttentionContext([GroupContext(attention.plan(metadata), metadata)] * len(caches), caches)
     hidden_states = model(input_ids, positions, context)
     rows = torch.arange(settings.max_num_seqs, device=device)
     logits = model.compute_logits(hidden_states.index_select(0, rows % metadata.num_tokens))

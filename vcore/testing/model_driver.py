@@ -20,6 +20,7 @@ from vcore.interfaces.attention import (
     AttentionBackend,
     AttentionBackendContext,
     AttentionContext,
+    GroupContext,
 )
 from vcore.interfaces.collective import Collective
 from vcore.interfaces.hf_config import HFConfig
@@ -140,7 +141,8 @@ class ModelDriver:
             for query, sequence in zip(query_lens, sequences, strict=True)
             for position in range(sequence.num_tokens - query, sequence.num_tokens)
         ]
-        attn = AttentionContext(self._backend.plan(metadata), metadata.slot_mapping, self.layer_caches)
+        group = GroupContext(self._backend.plan(metadata), metadata)
+        attn = AttentionContext([group] * len(self.layer_caches), self.layer_caches)
         hidden_states = self.model(
             torch.tensor([token for name in names for token in tokens[name]], device=self._device),
             torch.tensor(positions, device=self._device),

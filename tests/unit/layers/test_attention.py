@@ -9,17 +9,20 @@ import torch
 from torch import nn
 
 from vcore.errors import PluginBrokenError
-from vcore.interfaces.attention import AttentionContext, LayerSpec
+from vcore.interfaces.attention import AttentionContext, GroupContext, LayerSpec
 from vcore.interfaces.model import BuildContext
 from vcore.kv_cache.spec import FullAttentionSpec
 from vcore.layers import Attention, AttentionBlock, GatedMLP, RMSNorm, RotaryEmbedding, collect_kv_cache_specs
+from vcore.testing import build_attention_metadata
 
 SPEC = LayerSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=0.5)
 
 
 def _attn(num_layers: int = 1) -> AttentionContext:
     caches = [torch.zeros(3, 2, 4, 2, 8) for _ in range(num_layers)]
-    return AttentionContext(None, torch.tensor([5, 4]), caches)
+    metadata = build_attention_metadata([2], [2], [[1]], block_size=4)
+    metadata.slot_mapping = torch.tensor([5, 4])
+    return AttentionContext([GroupContext(None, metadata)] * num_layers, caches)
 
 
 @pytest.mark.parametrize("fuses", [frozenset(), frozenset({"kv_write"})])
@@ -54,12 +57,12 @@ def test_cache_specs_stand_in_the_order_of_the_layers(build_context: Callable[..
 
 
 def test_block_offsets_are_divided_once_a_step():
-    attn = _attn()
-    blocks, offsets = attn.block_offsets(4)
+    group = _attn().layer_groups[0]
+    blocks, offsets = group.block_offsets(4)
     assert blocks.tolist() == [1, 1]
     assert offsets.tolist() == [1, 0]
-    assert attn.block_offsets(4) is attn.block_offsets(4)
-    assert attn.block_offsets(2)[0].tolist() == [2, 2]
+    assert group.block_offsets(4) is group.block_offsets(4)
+    assert group.block_offsets(2)[0].tolist() == [2, 2]
 
 
 def _randomise(module: nn.Module) -> None:

@@ -61,11 +61,14 @@ class ContextModel(Model):
         attn: AttentionContext,
         intermediate: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        metadata, cache = attn.plan, attn.layer_caches[0]
+        metadata, cache = attn.layer_groups[0].plan, attn.layer_caches[0]
         assert isinstance(metadata, AttentionMetadata)
         self.contexts.append(attn)
         block_size = cache.shape[2]
-        blocks, offsets = attn.slot_mapping // block_size, attn.slot_mapping % block_size
+        blocks, offsets = (
+            attn.layer_groups[0].slot_mapping // block_size,
+            attn.layer_groups[0].slot_mapping % block_size,
+        )
         cache[blocks, 0, offsets, 0, 0] = input_ids.to(cache.dtype)
         cache[blocks, 1, offsets, 0, 0] = positions.to(cache.dtype)
         digests = []

@@ -54,5 +54,5 @@ def test_it_runs_model_head_and_sampler_and_writes_the_null_block_alone(
 
 def _write_slots(input_ids: torch.Tensor, positions: torch.Tensor, attn: Any) -> torch.Tensor:
     assert positions.max() < 60
-    attn.layer_caches[0].view(-1)[attn.slot_mapping] = 1.0
+    attn.layer_caches[0].view(-1)[attn.layer_groups[0].slot_mapping] = 1.0
     return torch.zeros(input_ids.shape[0], 1)
