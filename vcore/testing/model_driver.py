@@ -4,8 +4,9 @@
     logits = driver.step({"a": prompt_a, "b": prompt_b[:7]})     # whole prompt and first chunk, one batch
     logits = driver.step({"a": [next_token], "b": prompt_b[7:]})  # decode and second chunk
 
-Blocks are given out in a shuffled order and caches start as NaN, so that a model or backend which reads
-a wrong slot shows it.
+Layers with equal cache specs form a group with a block table of its own. Blocks are given out in a shuffled
+order, caches start as NaN, and what a sliding window has left behind becomes NaN, so that a model or backend
+which reads a wrong slot shows it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vcore.interfaces.collective import Collective
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.weights import CheckpointReader
+from vcore.kv_cache.spec import KVCacheSpec
 from vcore.testing.attention_batch import build_attention_metadata
 
 __all__ = ["ModelDriver"]
@@ -35,8 +37,14 @@ __all__ = ["ModelDriver"]
 class _Sequence:
     """What the driver keeps of a request."""
 
+    block_ids: list[list[int]]
+    """By group; 0 for what the group's window has left behind."""
     num_tokens: int = 0
-    block_ids: list[int] = field(default_factory=list)
+    num_passed: list[int] = field(init=False)
+    """By group, how many leading blocks that is."""
+
+    def __post_init__(self) -> None:
+        self.num_passed = [0] * len(self.block_ids)
 
 
 class ModelDriver:
@@ -69,7 +77,7 @@ class ModelDriver:
         dtype: of weights, activations and caches.
         device: where all is computed.
         block_size: tokens a cache block holds.
-        num_blocks: blocks of the cache, one of them the null block.
+        num_blocks: blocks for each group of layers, one of them the null block.
         max_model_len: most tokens of a request.
         tp_rank: this rank.
         tp_size: over how many ranks each layer is split.
@@ -106,12 +114,16 @@ class ModelDriver:
         self.model = model(options=None, context=context)
         """The model, loaded."""
         self.model.load_weights(checkpoint)
+        layer_specs = self.model.kv_cache_specs()
+        self._specs: list[KVCacheSpec] = list(dict.fromkeys(layer_specs)) or [KVCacheSpec(dtype=dtype)]
+        self._group_of_layer = [self._specs.index(spec) for spec in layer_specs]
+        num_ids = (num_blocks - 1) * len(self._specs) + 1  # no id stands in two groups' tables
         self.layer_caches = [
-            torch.full((num_blocks, *spec.page_shape(block_size)), float("nan"), dtype=spec.dtype, device=device)
-            for spec in self.model.kv_cache_specs()
+            torch.full((num_ids, *spec.page_shape(block_size)), float("nan"), dtype=spec.dtype, device=device)
+            for spec in layer_specs
         ]
-        """Each layer's cache; NaN where nothing was written."""
-        self._free_blocks = list(range(1, num_blocks))
+        """Each layer's cache; NaN where nothing was written, and behind a sliding window."""
+        self._free_blocks = list(range(1, num_ids))
         random.Random(seed).shuffle(self._free_blocks)
         self._sequences: dict[str, _Sequence] = {}
 
@@ -129,20 +141,13 @@ class ModelDriver:
         names = sorted(tokens, key=lambda name: len(tokens[name]) > 1)
         sequences = [self._grow(name, len(tokens[name])) for name in names]
         query_lens = [len(tokens[name]) for name in names]
-        metadata = build_attention_metadata(
-            query_lens,
-            [sequence.num_tokens for sequence in sequences],
-            [sequence.block_ids for sequence in sequences],
-            block_size=self._block_size,
-            device=self._device,
-        )
         positions = [
             position
             for query, sequence in zip(query_lens, sequences, strict=True)
             for position in range(sequence.num_tokens - query, sequence.num_tokens)
         ]
-        group = GroupContext(self._backend.plan(metadata), metadata)
-        attn = AttentionContext([group] * len(self.layer_caches), self.layer_caches)
+        groups = [self._plan(index, query_lens, sequences) for index in range(len(self._specs))]
+        attn = AttentionContext([groups[index] for index in self._group_of_layer], self.layer_caches)
         hidden_states = self.model(
             torch.tensor([token for name in names for token in tokens[name]], device=self._device),
             torch.tensor(positions, device=self._device),
@@ -151,9 +156,36 @@ class ModelDriver:
         logits = self.model.compute_logits(hidden_states).cpu()
         return dict(zip(names, torch.split(logits, query_lens), strict=True))
 
+    def _plan(self, group: int, query_lens: list[int], sequences: list[_Sequence]) -> GroupContext:
+        metadata = build_attention_metadata(
+            query_lens,
+            [sequence.num_tokens for sequence in sequences],
+            [sequence.block_ids[group] for sequence in sequences],
+            block_size=self._block_size,
+            device=self._device,
+        )
+        metadata.sliding_window = self._specs[group].window
+        return GroupContext(self._backend.plan(metadata), metadata)
+
     def _grow(self, name: str, num_new_tokens: int) -> _Sequence:
-        sequence = self._sequences.setdefault(name, _Sequence())
+        """Blocks for the new tokens, once those that none of them sees are given up."""
+        sequence = self._sequences.setdefault(name, _Sequence([[] for _ in self._specs]))
+        for group, (spec, block_ids) in enumerate(zip(self._specs, sequence.block_ids, strict=True)):
+            if spec.window is not None:
+                self._pass(sequence, group, max(0, sequence.num_tokens - spec.window + 1) // self._block_size)
+            while len(block_ids) * self._block_size < sequence.num_tokens + num_new_tokens:
+                block_ids.append(self._free_blocks.pop())
         sequence.num_tokens += num_new_tokens
-        while len(sequence.block_ids) * self._block_size < sequence.num_tokens:
-            sequence.block_ids.append(self._free_blocks.pop())
         return sequence
+
+    def _pass(self, sequence: _Sequence, group: int, num_passed: int) -> None:
+        """The first `num_passed` blocks of a request are behind its window."""
+        passed = sequence.block_ids[group][sequence.num_passed[group] : num_passed]
+        if not passed:
+            return
+        for layer_cache, group_of_layer in zip(self.layer_caches, self._group_of_layer, strict=True):
+            if group_of_layer == group:
+                layer_cache[passed] = float("nan")
+        sequence.block_ids[group][sequence.num_passed[group] : num_passed] = [0] * len(passed)
+        sequence.num_passed[group] = num_passed
+        self._free_blocks[:0] = passed
