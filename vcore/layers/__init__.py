@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from vcore.layers.attention import Attention, collect_kv_cache_specs
 from vcore.layers.attention_block import AttentionBlock
+from vcore.layers.causal_lm import CausalLM, DecoderLayer
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from vcore.layers.mlp import GatedMLP
-from vcore.layers.norm import RMSNorm
+from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import RotaryEmbedding, Rotation
 from vcore.layers.weights import PartitionedModule, WeightMap, WeightPart, load_weights
 
 __all__ = [
     "Attention",
     "AttentionBlock",
+    "CausalLM",
     "ColumnParallelLinear",
+    "DecoderLayer",
     "GatedMLP",
+    "HeadsRMSNorm",
     "LMHead",
+    "NormStyle",
     "PartitionedModule",
     "QKVParallelLinear",
     "RMSNorm",
+    "ResidualBlock",
     "RotaryEmbedding",
     "Rotation",
     "RowParallelLinear",

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import nn
 
 from vcore.interfaces.attention import AttentionContext, LayerSpec
 from vcore.interfaces.model import BuildContext
 from vcore.layers.attention import Attention
 from vcore.layers.linear import QKVParallelLinear, RowParallelLinear
-from vcore.layers.norm import RMSNorm
+from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import Rotation
 
 __all__ = ["AttentionBlock"]
 
 
-class AttentionBlock(nn.Module):
-    """Norm, joined QKV projection, rotation, attention, output projection.
+class AttentionBlock(ResidualBlock):
+    """Norm, joined QKV projection, norms of queries and keys, rotation, attention, output projection.
 
-    Parameters: ``norm``, ``qkv_proj``, ``o_proj``. What it returns is not yet added to the residual stream:
-    the next block's norm does that in the same pass.
+    Parameters: ``norm``, ``post_norm``, ``qkv_proj``, ``q_norm``, ``k_norm``, ``o_proj``, as far as asked for.
     """
 
     def __init__(
@@ -31,9 +31,10 @@ class AttentionBlock(nn.Module):
         num_heads: int,
         num_kv_heads: int,
         head_dim: int,
-        norm_eps: float,
+        norms: NormStyle,
         qkv_bias: bool = False,
         o_bias: bool = False,
+        qk_norm: Literal["head", "all_heads"] | None = None,
         scale: float | None = None,
         sliding_window: int | None = None,
         soft_cap: float | None = None,
@@ -45,9 +46,11 @@ class AttentionBlock(nn.Module):
         num_heads: query heads over all ranks.
         num_kv_heads: key-value heads over all ranks.
         head_dim: features of a head.
-        norm_eps: of the norm.
+        norms: which norms there are, and of what kind.
         qkv_bias: whether the QKV projections have a bias.
         o_bias: whether the output projection has one.
+        qk_norm: whether queries and keys are normalised before they are turned: each head for itself, or all
+            heads of a token together.
         scale: of the scores; None means ``head_dim ** -0.5``.
         sliding_window: see `LayerSpec`.
         soft_cap: see `LayerSpec`.
@@ -55,10 +58,16 @@ class AttentionBlock(nn.Module):
         Raises:
             ConfigError: the heads cannot be split over the ranks.
         """
-        super().__init__()
-        self.norm = RMSNorm(context, hidden_size, norm_eps)
+        super().__init__(context, hidden_size, norms)
         self.qkv_proj = QKVParallelLinear(context, hidden_size, num_heads, num_kv_heads, head_dim, qkv_bias)
         self.o_proj = RowParallelLinear(context, num_heads * head_dim, hidden_size, o_bias)
+        self.q_norm: RMSNorm | HeadsRMSNorm | None = None
+        self.k_norm: RMSNorm | HeadsRMSNorm | None = None
+        if qk_norm == "head":
+            self.q_norm, self.k_norm = norms.build(context, head_dim), norms.build(context, head_dim)
+        elif qk_norm == "all_heads":
+            self.q_norm = HeadsRMSNorm(context, num_heads, head_dim, norms.eps)
+            self.k_norm = HeadsRMSNorm(context, num_kv_heads, head_dim, norms.eps)
         spec = LayerSpec(
             num_heads=self.qkv_proj.num_heads,
             num_kv_heads=self.qkv_proj.num_kv_heads,
@@ -72,20 +81,33 @@ class AttentionBlock(nn.Module):
         self._head_counts = (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads)
 
     def forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None, rotation: Rotation, attn: AttentionContext
+        self, x: torch.Tensor, residual: torch.Tensor | None, rotation: Rotation | None, attn: AttentionContext
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Args:
             x: [num_tokens, hidden_size], to be added to the residual stream; the stream if `residual` is None.
             residual: [num_tokens, hidden_size], or None.
-            rotation: the step's angles.
+            rotation: the step's angles; None for a layer without positions.
             attn: the step's plan and caches.
 
         Returns:
             What this block adds to the stream, and the stream before it.
         """
+        x, residual = self.enter(x, residual)
+        q, k, v = self._project(x, rotation)
+        return self.leave(self.o_proj(self.attention(q, k, v, attn).flatten(1))), residual
+
+    def _project(self, x: torch.Tensor, rotation: Rotation | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, [num_tokens, heads, head_dim] each."""
         num_heads, num_kv_heads, _ = self._head_counts
-        x, residual = self.norm(x, residual)
         heads = self.qkv_proj(x).unflatten(-1, (-1, self._head_dim))  # [num_tokens, q, k and v heads, head_dim]
-        rotation.apply_(heads[:, : num_heads + num_kv_heads])  # queries and keys at once
+        if self.q_norm is None or self.k_norm is None:
+            if rotation is not None:
+                rotation.apply_(heads[:, : num_heads + num_kv_heads])  # queries and keys at once
+            q, k, v = heads.split(self._head_counts, 1)
+            return q, k, v
         q, k, v = heads.split(self._head_counts, 1)
-        return self.o_proj(self.attention(q, k, v, attn).flatten(1)), residual
+        q, k = self.q_norm.normalize(q), self.k_norm.normalize(k)
+        if rotation is not None:
+            rotation.apply_(q)
+            rotation.apply_(k)
+        return q, k, v

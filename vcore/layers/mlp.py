@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Callable, Mapping
 
+import torch
+
+from vcore.errors import UnsupportedModelError
 from vcore.interfaces.model import BuildContext
 from vcore.layers.linear import ColumnParallelLinear, RowParallelLinear
-from vcore.layers.norm import RMSNorm
+from vcore.layers.norm import NormStyle, ResidualBlock
+from vcore.ops.gelu_tanh_and_mul import gelu_tanh_and_mul
 from vcore.ops.silu_and_mul import silu_and_mul
 
-__all__ = ["GatedMLP"]
+__all__ = ["GatedMLP", "gate_of"]
+
+_GATES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": silu_and_mul,
+    "swish": silu_and_mul,
+    "gelu_pytorch_tanh": gelu_tanh_and_mul,
+    "gelu_tanh": gelu_tanh_and_mul,
+}
+"""By the name that configs give the activation."""
 
 
-class GatedMLP(nn.Module):
-    """Norm, joined gate and up projections, SiLU gate, down projection.
+def gate_of(activation: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The op that takes a joined gate and up projection, [..., 2 * size], to [..., size].
 
-    Parameters: ``norm``, ``gate_up_proj``, ``down_proj``. What it returns is not yet added to the residual
-    stream: the next norm does that in the same pass.
+    Raises:
+        UnsupportedModelError: there is none of that name; the message lists those there are.
+    """
+    gate = _GATES.get(activation)
+    if gate is None:
+        raise UnsupportedModelError(
+            f"the model's config asks for the activation {activation!r}, but gated feed-forward layers have "
+            f"{', '.join(sorted(_GATES))}. The model needs a model plugin of its own."
+        )
+    return gate
+
+
+class GatedMLP(ResidualBlock):
+    """Norm, joined gate and up projections, the gate, down projection.
+
+    Parameters: ``norm``, ``post_norm``, ``gate_up_proj``, ``down_proj``.
     """
 
     def __init__(
@@ -26,21 +51,24 @@ class GatedMLP(nn.Module):
         *,
         hidden_size: int,
         intermediate_size: int,
-        norm_eps: float,
+        norms: NormStyle,
+        activation: str = "silu",
         bias: bool = False,
     ) -> None:
         """Args:
         context: the device, dtype and ranks to build for.
         hidden_size: size of the residual stream.
         intermediate_size: of gate and up each, over all ranks.
-        norm_eps: of the norm.
+        norms: which norms there are, and of what kind.
+        activation: of the gate, as configs call it (``hidden_act``).
         bias: whether the three projections have one.
 
         Raises:
             ConfigError: the ranks do not divide `intermediate_size`.
+            UnsupportedModelError: the activation is not known.
         """
-        super().__init__()
-        self.norm = RMSNorm(context, hidden_size, norm_eps)
+        super().__init__(context, hidden_size, norms)
+        self._gate = gate_of(activation)
         self.gate_up_proj = ColumnParallelLinear(context, hidden_size, (intermediate_size, intermediate_size), bias)
         self.down_proj = RowParallelLinear(context, intermediate_size, hidden_size, bias)
 
@@ -52,5 +80,10 @@ class GatedMLP(nn.Module):
         Returns:
             What this block adds to the stream, and the stream before it.
         """
-        x, residual = self.norm(x, residual)
-        return self.down_proj(silu_and_mul(self.gate_up_proj(x))), residual
+        x, residual = self.enter(x, residual)
+        return self.leave(self.transform(x)), residual
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        """The network alone, without norms and residual stream: [num_tokens, hidden_size] to the same."""
+        result: torch.Tensor = self.down_proj(self._gate(self.gate_up_proj(x)))
+        return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -33,8 +33,10 @@ class WeightPart:
     """Of the whole tensor in the checkpoint."""
     source: tuple[slice, ...] | None = None
     """What this rank reads of it; None means all."""
-    target: tuple[slice, ...] = ()
+    target: tuple[int | slice, ...] = ()
     """Where in the parameter it goes; empty means everywhere."""
+    expert: int | None = None
+    """Which expert's it is, in a layer that joins experts."""
 
 
 class PartitionedModule(nn.Module, ABC):
@@ -54,15 +56,16 @@ class WeightMap:
 
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """A joined layer to the checkpoint's layers, in the order in which they are joined, e.g.
-    ``{"gate_up_proj": ("gate_proj", "up_proj")}``."""
+    ``{"gate_up_proj": ("gate_proj", "up_proj")}``. One name for a layer of several parts: the checkpoint has them
+    joined already. ``{expert}`` in a name stands for the number of the part's expert."""
     rename: Mapping[str, str] = field(default_factory=dict)
     """A part of a parameter's name to what stands there in the checkpoint, e.g.
     ``{"self_attn.norm.": "input_layernorm."}``."""
     ignored: tuple[str, ...] = ()
     """Patterns (``*`` is anything) of checkpoint tensors that hold nothing to load, e.g. ``"*.inv_freq"``."""
 
-    def checkpoint_names(self, parameter_name: str, num_parts: int) -> tuple[str, ...]:
-        """What the parts of a parameter are called in the checkpoint.
+    def checkpoint_parts(self, parameter_name: str, parts: Sequence[WeightPart]) -> list[tuple[str, WeightPart]]:
+        """The tensors of the checkpoint that a parameter's `parts` are read from, each with its part.
 
         Raises:
             WeightsError: the mapping names another number of parts than the layer has.
@@ -72,12 +75,17 @@ class WeightMap:
         path, _, leaf = parameter_name.rpartition(".")
         parent, _, layer = path.rpartition(".")
         layers = self.stacked.get(layer, (layer,))
-        if len(layers) != num_parts:
-            raise WeightsError(
-                f"the model's weight map joins {layer!r} from {len(layers)} tensors ({', '.join(layers)}), but "
-                f"the layer has {num_parts} parts. Name each of them in WeightMap.stacked."
-            )
-        return tuple(".".join(filter(None, (parent, name, leaf))) for name in layers)
+        experts = {part.expert for part in parts}
+        per_expert = len(parts) // len(experts) if parts else 0
+        if len(layers) != per_expert:
+            if len(layers) > 1 or len(experts) > 1 or layer not in self.stacked:
+                raise WeightsError(
+                    f"the model's weight map joins {layer!r} from {len(layers)} tensors ({', '.join(layers)}), but "
+                    f"the layer has {per_expert} parts. Name each of them in WeightMap.stacked."
+                )
+            parts = _pieces_of_one(parts)
+        names = [layers[index % len(layers)].format(expert=part.expert) for index, part in enumerate(parts)]
+        return [(".".join(filter(None, (parent, name, leaf))), part) for name, part in zip(names, parts, strict=True)]
 
     def ignores(self, checkpoint_name: str) -> bool:
         """Whether a tensor of this name may be there without being loaded."""
@@ -91,6 +99,18 @@ class _Target:
     name: str
     part: WeightPart
     destination: torch.Tensor
+
+
+def _pieces_of_one(parts: Sequence[WeightPart]) -> list[WeightPart]:
+    """`parts` as pieces of a single tensor, in which they stand one after another along the first axis."""
+    total = sum(part.shape[0] for part in parts)
+    pieces, offset = [], 0
+    for part in parts:
+        rows, *rest = part.source or (slice(0, part.shape[0]), *(slice(None) for _ in part.shape[1:]))
+        source = (slice(offset + rows.start, offset + rows.stop), *rest)
+        pieces.append(replace(part, shape=(total, *part.shape[1:]), source=source))
+        offset += part.shape[0]
+    return pieces
 
 
 def parameter(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> nn.Parameter:
@@ -142,7 +162,7 @@ def _targets(model: nn.Module, weight_map: WeightMap) -> Iterator[_Target]:
         parts: Sequence[WeightPart] = (WeightPart(tuple(tensor.shape)),)
         if isinstance(module, PartitionedModule):
             parts = module.weight_parts(leaf)
-        for part_name, part in zip(weight_map.checkpoint_names(name, len(parts)), parts, strict=True):
+        for part_name, part in weight_map.checkpoint_parts(name, parts):
             yield _Target(part_name, part, tensor[part.target] if part.target else tensor)
 
 
@@ -150,7 +170,7 @@ def _tied_names(model: nn.Module, weight_map: WeightMap) -> set[str]:
     """Checkpoint names of parameters that are registered under another name already."""
     first = {name for name, _ in model.named_parameters()}
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {weight_map.checkpoint_names(name, 1)[0] for name in every - first}
+    return {weight_map.checkpoint_parts(name, [WeightPart(())])[0][0] for name in every - first}
 
 
 def _compare(targets: Sequence[_Target], tied: set[str], checkpoint: CheckpointReader, weight_map: WeightMap) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vcore.ops.dispatch import Op, op
+from vcore.ops.gelu_tanh_and_mul import gelu_tanh_and_mul
 from vcore.ops.kv_write import kv_write
 from vcore.ops.linear import linear, pack_linear_weight
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
@@ -13,6 +14,7 @@ __all__ = [
     "Op",
     "add_rms_norm",
     "apply_rotary_",
+    "gelu_tanh_and_mul",
     "kv_write",
     "linear",
     "op",

@@ -16,13 +16,13 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
     Args:
         x: [..., size], any floating dtype; the mean is taken in float32 at least. Not changed.
-        weight: [size], dtype of x.
+        weight: [size], dtype of x, or float32, in which the product is taken then.
         eps: added to the mean square.
 
     Returns:
         Shape and dtype of x.
     """
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(x.dtype)
 
 
 @op()
@@ -34,11 +34,11 @@ def add_rms_norm(
     Args:
         x: [..., size], the output of the last block. Not changed.
         residual: shape and dtype of x. Not changed.
-        weight: [size], dtype of x.
+        weight: as for `rms_norm`.
         eps: added to the mean square.
 
     Returns:
         The normalised sum, and the sum: the new residual.
     """
     total = x + residual
-    return F.rms_norm(total, weight.shape, weight, eps), total
+    return rms_norm.reference(total, weight, eps), total

@@ -12,7 +12,15 @@ from vcore.errors import PluginBrokenError
 from vcore.interfaces.attention import AttentionContext, GroupContext, LayerSpec
 from vcore.interfaces.model import BuildContext
 from vcore.kv_cache.spec import FullAttentionSpec
-from vcore.layers import Attention, AttentionBlock, GatedMLP, RMSNorm, RotaryEmbedding, collect_kv_cache_specs
+from vcore.layers import (
+    Attention,
+    AttentionBlock,
+    GatedMLP,
+    NormStyle,
+    RMSNorm,
+    RotaryEmbedding,
+    collect_kv_cache_specs,
+)
 from vcore.testing import build_attention_metadata
 
 SPEC = LayerSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=0.5)
@@ -76,7 +84,15 @@ def test_a_block_computes_from_the_norm_to_what_it_adds(
 ):
     context = build_context({"max_position_embeddings": 32})
     block = AttentionBlock(
-        context, 0, hidden_size=12, num_heads=4, num_kv_heads=2, head_dim=8, norm_eps=1e-5, soft_cap=3.0, scale=0.7
+        context,
+        0,
+        hidden_size=12,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        norms=NormStyle(eps=1e-5),
+        soft_cap=3.0,
+        scale=0.7,
     )
     _randomise(block)
     assert context.attention.specs == [LayerSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=0.7, soft_cap=3.0)]
@@ -91,7 +107,7 @@ def test_a_block_computes_from_the_norm_to_what_it_adds(
 
 
 def test_a_gated_mlp_computes_from_the_norm_to_what_it_adds(build_context: Callable[..., BuildContext]):
-    mlp = GatedMLP(build_context(), hidden_size=6, intermediate_size=10, norm_eps=1e-5, bias=True)
+    mlp = GatedMLP(build_context(), hidden_size=6, intermediate_size=10, norms=NormStyle(eps=1e-5), bias=True)
     _randomise(mlp)
     x, residual = torch.randn(3, 6), torch.randn(3, 6)
     added, stream = mlp(x, residual)

@@ -104,9 +104,21 @@ def test_another_shape_is_told_before_anything_is_read(build_context: Callable[.
 
 
 def test_a_mapping_with_another_number_of_parts_is_refused(build_context: Callable[..., BuildContext]):
-    for stacked in ({}, {"gate_up_proj": ("gate_proj",)}):
-        with pytest.raises(WeightsError, match=r"'gate_up_proj' from 1 tensors .* has 2 parts"):
+    for stacked in ({}, {"gate_up_proj": ("gate_proj", "up_proj", "down_proj")}):
+        with pytest.raises(WeightsError, match=r"'gate_up_proj' from \d tensors .* has 2 parts"):
             load_weights(TinyModel(build_context()), MemoryCheckpoint(_tensors()), WeightMap(stacked=stacked))
+
+
+def test_tensors_that_the_checkpoint_has_joined_already_are_read_in_pieces(build_context: Callable[..., BuildContext]):
+    tensors = _tensors()
+    for leaf in ("weight", "bias"):
+        pieces = [tensors.pop(f"mlp.{part}.{leaf}") for part in ("gate_proj", "up_proj")]
+        tensors[f"mlp.both.{leaf}"] = torch.cat(pieces)
+    model = TinyModel(build_context())
+    joined = WeightMap(stacked={"gate_up_proj": ("both",)}, rename=WEIGHT_MAP.rename)
+    load_weights(model, MemoryCheckpoint(tensors), joined)
+    assert torch.equal(model.mlp.gate_up_proj.weight.to_dense(), tensors["mlp.both.weight"])
+    assert torch.equal(model.mlp.gate_up_proj.bias, tensors["mlp.both.bias"])
 
 
 class SyntheticCheckpoint(CheckpointReader):
