@@ -12,6 +12,7 @@ from vcore.plugins.specs import (
     AttentionBackendSpec,
     AttentionCapabilities,
     ModelSourceSpec,
+    ModelSpec,
     ObserverSpec,
     PluginSpec,
 )
@@ -22,6 +23,19 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _STRING_TUPLES = ("requires", "architectures", "formats", "suffixes", "schemes", "models")
 _MUST_NOT_BE_EMPTY = ("architectures", "formats", "schemes")
 _FEATURES = frozenset({"sliding_window", "soft_cap", "sinks", "mla", "non_causal", "return_lse"})
+_MODEL_FEATURES = frozenset(
+    {
+        "sliding_window",
+        "soft_cap",
+        "sinks",
+        "qk_norm",
+        "rope_scaling",
+        "moe",
+        "mla",
+        "tied_embeddings",
+        "tensor_parallel",
+    }
+)
 _FUSES = frozenset({"qk_norm", "rope", "kv_write"})
 _GRAPH_SUPPORT = ("none", "decode", "uniform", "mixed")
 _EVENTS = frozenset({"step", "finished"})
@@ -37,6 +51,8 @@ def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
     faults = [*name_faults(spec.name), *_lazy_faults(spec, own_module), *_plain_faults(spec), *_tuple_faults(spec)]
     if isinstance(spec, ModelSourceSpec) and spec.pattern is not None:
         faults += _try(lambda: re.compile(spec.pattern or ""), "pattern is not a regular expression: {}")
+    if isinstance(spec, ModelSpec):
+        faults += _subset_faults("features", spec.features, _MODEL_FEATURES)
     if isinstance(spec, AttentionBackendSpec):
         faults += _capability_faults(spec.capabilities)
     if isinstance(spec, ObserverSpec):

@@ -72,9 +72,14 @@ class ModelSpec(PluginSpec):
     kind: ClassVar[PluginKind] = PluginKind.MODEL
 
     architectures: tuple[str, ...]
-    """Values of ``architectures`` in config.json that it serves, e.g. ``("LlamaForCausalLM",)``."""
+    """Values of ``architectures`` in config.json that it serves, e.g. ``("LlamaForCausalLM",)``. ``("*",)``: whatever
+    ``model.plugin`` or ``model.fallback`` gives it; it is never found by an architecture's name."""
     quantizations: frozenset[str] = frozenset()
     """Values of ``quantization_config.quant_method`` in config.json that it loads; others are refused."""
+    features: frozenset[str] = frozenset()
+    """What its checkpoints may have that not every model has, for ``vcore models list``. Out of: ``sliding_window``,
+    ``soft_cap``, ``sinks``, ``qk_norm``, ``rope_scaling``, ``moe``, ``mla``, ``tied_embeddings``,
+    ``tensor_parallel`` (it can be split over ranks)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,5 +17,6 @@ def vcore_models() -> Sequence[ModelSpec]:
             summary="Llama 1 to 3 and what shares their architecture, such as SmolLM2",
             # The second is how checkpoints of before its name was settled spell it.
             architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+            features=frozenset({"rope_scaling", "tied_embeddings", "tensor_parallel"}),
         )
     ]

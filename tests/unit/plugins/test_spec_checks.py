@@ -56,6 +56,8 @@ def test_good_specs_pass(spec: PluginSpec) -> None:
         (MODEL, {"architectures": "MForCausalLM"}, "such as ('MForCausalLM',)"),
         (MODEL, {"architectures": ()}, "architectures is empty"),
         (MODEL, {"architectures": ("",)}, "expected a tuple of strings"),
+        (MODEL, {"features": ("moe",)}, "features=('moe',): expected a frozenset"),
+        (MODEL, {"features": frozenset({"moe", "telepathy"})}, "features has 'telepathy'; the core knows mla, moe"),
         (LOADER, {"suffixes": ".bin"}, "suffixes='.bin'"),
         (SOURCE, {"pattern": "("}, "pattern is not a regular expression"),
         (OBSERVER, {"events": ["step"]}, "events=['step']: expected a frozenset"),
