@@ -1,4 +1,7 @@
-"""`Attention`: where a model hands its queries, keys and values to the attention backend."""
+"""`Attention`: where a model hands its queries, keys and values to the attention backend.
+
+What it has in common with other layers that keep a cache is `CachingLayer`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,20 @@ from vcore.interfaces.model import BuildContext
 from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec, SlidingWindowSpec
 from vcore.ops.kv_write import kv_write
 
-__all__ = ["Attention", "collect_kv_cache_specs"]
+__all__ = ["Attention", "CachingLayer", "collect_kv_cache_specs"]
 
 
-class Attention(nn.Module):
+class CachingLayer(nn.Module):
+    """A layer that keeps something of every token in the KV cache. Composed of such layers, a model states its
+    cache by `collect_kv_cache_specs`."""
+
+    layer_index: int
+    """Its place in `AttentionContext.layer_caches`."""
+    kv_cache_spec: KVCacheSpec
+    """What it keeps."""
+
+
+class Attention(CachingLayer):
     """Attention over a request's cached tokens: writes the step's K and V, then computes."""
 
     def __init__(self, context: BuildContext, layer_index: int, spec: LayerSpec) -> None:
@@ -34,8 +47,7 @@ class Attention(nn.Module):
                 f"kv_write to a backend. Choose another attention.backend."
             )
         self.layer_index = layer_index
-        self.kv_cache_spec: KVCacheSpec = _cache_spec(spec, context.dtype)
-        """What this layer keeps in the cache."""
+        self.kv_cache_spec = _cache_spec(spec, context.dtype)
         self._writes_cache = "kv_write" not in context.attention_fuses
         self._kernel = context.attention.build_layer(spec)
 
@@ -64,6 +76,6 @@ def _cache_spec(spec: LayerSpec, dtype: torch.dtype) -> KVCacheSpec:
 
 
 def collect_kv_cache_specs(model: nn.Module) -> list[KVCacheSpec]:
-    """The specs of all `Attention` layers in `model`, in the order of their `layer_index`."""
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    """The specs of all layers in `model` that keep a cache, in the order of their `layer_index`."""
+    layers = [module for module in model.modules() if isinstance(module, CachingLayer)]
     return [layer.kv_cache_spec for layer in sorted(layers, key=lambda layer: layer.layer_index)]

@@ -13,7 +13,7 @@ from vcore.layers.parallel import rank_share, require_collective
 from vcore.layers.weights import PartitionedModule, WeightPart, packed, parameter
 from vcore.ops.linear import linear
 
-__all__ = ["ColumnParallelLinear", "QKVParallelLinear", "RowParallelLinear"]
+__all__ = ["ColumnParallelLinear", "QKVParallelLinear", "ReplicatedLinear", "RowParallelLinear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,22 @@ class ColumnParallelLinear(_OutputSplitLinear):
             size = rank_share(total, context, "output features of a linear layer")
             parts.append(_OutputPart(total=total, start=context.tp_rank * size, size=size))
         super().__init__(context, in_features, parts, bias)
+
+
+class ReplicatedLinear(_OutputSplitLinear):
+    """``x @ W.T + b``, whole on each rank; several such layers in one product."""
+
+    def __init__(
+        self, context: BuildContext, in_features: int, out_features: int | Sequence[int], bias: bool = False
+    ) -> None:
+        """Args:
+        context: the device and dtype to build for.
+        in_features: size of the input.
+        out_features: of the layer, or of each layer that is joined here.
+        bias: whether the layers have one.
+        """
+        totals = (out_features,) if isinstance(out_features, int) else tuple(out_features)
+        super().__init__(context, in_features, [_OutputPart(total, 0, total) for total in totals], bias)
 
 
 class QKVParallelLinear(_OutputSplitLinear):
