@@ -1,0 +1,110 @@
+"""Gemma 3 (Gemma Team, 2025, arXiv:2503.19786, section 2), the language model.
+
+Five layers with a sliding window to one that sees everything, each kind with rotary frequencies of its own;
+queries and keys are normalised; the norms are Gemma 2's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from vcore.interfaces.attention import AttentionContext
+from vcore.interfaces.model import BuildContext
+from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, WeightMap
+from vcore_model_zoo.gemma.config import SLIDING, activation, complete, layer_types
+from vcore_model_zoo.gemma.rotary import RotaryByLayerType
+
+__all__ = ["Gemma3ForCausalLM"]
+
+_DEFAULTS: dict[str, Any] = {
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 131_072,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+    "vocab_size": 262_208,
+}
+
+
+class Gemma3ForCausalLM(CausalLM):
+    """The ``Gemma3ForCausalLM`` of Hugging Face checkpoints."""
+
+    weight_map: ClassVar[WeightMap] = WeightMap(
+        stacked={
+            "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+            "gate_up_proj": ("gate_proj", "up_proj"),
+        },
+        rename={
+            "self_attn.norm.": "input_layernorm.",
+            "self_attn.post_norm.": "post_attention_layernorm.",
+            "mlp.norm.": "pre_feedforward_layernorm.",
+            "mlp.post_norm.": "post_feedforward_layernorm.",
+        },
+        ignored=("*.rotary_emb.inv_freq",),
+    )
+
+    def __init__(self, *, options: None, context: BuildContext) -> None:
+        """Raises:
+        UnsupportedModelError: the config asks for what Gemma 3 has not, or lacks what it needs.
+        """
+        context = complete(context, _DEFAULTS)
+        config = context.config
+        norms = NormStyle(eps=config.rms_norm_eps, after=True, unit_offset=True)
+        types = layer_types(config, period=6)
+
+        def make_layer(layer_index: int) -> nn.Module:
+            attention = AttentionBlock(
+                context,
+                layer_index,
+                hidden_size=config.hidden_size,
+                num_heads=config.num_attention_heads,
+                num_kv_heads=config.num_key_value_heads,
+                head_dim=config.head_dim,
+                norms=norms,
+                qkv_bias=config.get("attention_bias", False),
+                o_bias=config.get("attention_bias", False),
+                qk_norm="head",
+                scale=config.query_pre_attn_scalar**-0.5,
+                sliding_window=config.sliding_window if types[layer_index] == SLIDING else None,
+            )
+            mlp = GatedMLP(
+                context,
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                norms=norms,
+                activation=activation(config),
+            )
+            return Gemma3Layer(attention, mlp, types[layer_index])
+
+        super().__init__(
+            context,
+            make_layer=make_layer,
+            norms=norms,
+            rotary=RotaryByLayerType(context, config.head_dim),
+            embedding_scale=math.sqrt(config.hidden_size),
+            logits_soft_cap=config.final_logit_softcapping,
+        )
+
+
+class Gemma3Layer(DecoderLayer):
+    """A layer that takes, of the step's rotations, that of its type."""
+
+    def __init__(self, self_attn: nn.Module, mlp: nn.Module, layer_type: str) -> None:
+        super().__init__(self_attn, mlp)
+        self._layer_type = layer_type
+
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None, rotation: object, attn: AttentionContext
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `DecoderLayer.forward`; `rotation` is what `RotaryByLayerType` gives."""
+        assert isinstance(rotation, dict)
+        return super().forward(x, residual, rotation[self._layer_type], attn)
