@@ -48,8 +48,9 @@ class RotaryEmbedding(nn.Module):
         self._interleaved = interleaved
         parameters = RopeParameters.from_config(context.config, head_dim, context.max_model_len)
         frequencies = rope_frequencies(parameters)
-        # On the CPU, so that every device has the same angles to the last bit.
-        positions = torch.arange(context.max_model_len, dtype=torch.float32, device="cpu")
+        # On the CPU, so that every device has the same angles to the last bit. A model on `meta` is only described.
+        length = 0 if context.device.type == "meta" else context.max_model_len
+        positions = torch.arange(length, dtype=torch.float32, device="cpu")
         angles = positions[:, None] * frequencies.inv_freq  # [max_model_len, rotary_dim / 2]
         table = torch.cat((angles.cos(), angles.sin()), dim=-1).mul_(frequencies.attention_factor)
         self.register_buffer("cos_sin", table.to(context.device), persistent=False)
