@@ -12,8 +12,10 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.distributions import *  # noqa: F403
     from vcore.testing.fake_hub import *  # noqa: F403
     from vcore.testing.memory_checkpoint import *  # noqa: F403
+    from vcore.testing.model_contract import *  # noqa: F403
     from vcore.testing.model_driver import *  # noqa: F403
     from vcore.testing.thread_collective import *  # noqa: F403
+    from vcore.testing.tiny_checkpoint import *  # noqa: F403
 
 _EXPORTS = {
     "attention_batch": ("build_attention_metadata",),
@@ -21,8 +23,10 @@ _EXPORTS = {
     "distributions": ("write_distribution",),
     "fake_hub": ("FakeHub", "serve_hub"),
     "memory_checkpoint": ("MemoryCheckpoint",),
+    "model_contract": ("ModelContract",),
     "model_driver": ("ModelDriver",),
     "thread_collective": ("ThreadCollective",),
+    "tiny_checkpoint": ("TinyCheckpoint",),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
