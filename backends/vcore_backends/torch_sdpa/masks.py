@@ -11,7 +11,7 @@ class CausalMasks:
     """Masks for up to `max_queries` queries at the end of any number of keys, cut out of one that is kept.
 
     Seen from the lower right corner, the mask of few queries and keys is part of that of many, so one
-    mask serves every row of every step:
+    mask serves every row of every step (on the CPU by views, elsewhere by copies):
 
         keys      0 . . . . . . . n-1
         query 0   0 0 0 0 0 0 - - -         0 may be seen, - is minus infinity;
@@ -28,10 +28,12 @@ class CausalMasks:
         self._mask = self._build(max_queries)
 
     def mask(self, num_queries: int, num_keys: int) -> torch.Tensor:
-        """A view [num_queries, num_keys]; `num_queries` is at most `num_keys`."""
+        """[num_queries, num_keys], not to be changed; `num_queries` is at most `num_keys`."""
         if num_keys > self._mask.shape[1]:
             self._mask = self._build(1 << (num_keys - 1).bit_length())
-        return self._mask[self._max_queries - num_queries :, self._mask.shape[1] - num_keys :]
+        mask = self._mask[self._max_queries - num_queries :, self._mask.shape[1] - num_keys :]
+        # CUDA's kernels load 16 bytes of a mask at a time: a view that begins between two such places is a fault.
+        return mask if self._device.type == "cpu" else mask.clone(memory_format=torch.contiguous_format)
 
     def _build(self, num_keys: int) -> torch.Tensor:
         shape = (self._max_queries, num_keys)
