@@ -1,7 +1,7 @@
 """Inverse frequencies of rotary embedding, by the scaling that a model's config asks for.
 
 It reads the config and does arithmetic; it knows no layer. All follow transformers' definitions, so that
-checkpoints give the same numbers; `dynamic_ntk` states where a paged engine has to differ.
+checkpoints give the same numbers; `dynamic_ntk` and `longrope` state where a paged engine has to differ.
 """
 
 from __future__ import annotations
@@ -45,18 +45,29 @@ class RopeParameters:
     origin: str
 
     @classmethod
-    def from_config(cls, config: HFConfig, head_dim: int, max_model_len: int) -> RopeParameters:
+    def from_config(
+        cls, config: HFConfig, head_dim: int, max_model_len: int, layer_type: str | None = None
+    ) -> RopeParameters:
         """Read ``rope_parameters`` (transformers 5) or ``rope_scaling`` with ``rope_theta`` (before).
 
+        Args:
+            config: the model's config.json.
+            head_dim: features of a head.
+            max_model_len: the longest request that the engine will take.
+            layer_type: whose parameters, as in ``layer_types`` (``"full_attention"``, ``"sliding_attention"``), for
+                models in which they differ. ``rope_parameters`` has an object for each type then; before that,
+                ``rope_local_base_freq`` was the base of layers with a sliding window, which no scaling applied to.
+                A config that makes no difference gives every type the same.
+
         Raises:
-            UnsupportedModelError: the config has no ``max_position_embeddings``.
+            UnsupportedModelError: the config has no ``max_position_embeddings``, or parameters for each type of layer
+                where one for all is asked for.
         """
-        scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-        theta = scaling.get("rope_theta") or config.get("rope_theta") or 10_000.0
+        scaling, theta = _written_parameters(config, layer_type)
         partial = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
         return cls(
-            rope_type=str(scaling.get("rope_type") or scaling.get("type") or "default"),
-            theta=float(theta),
+            rope_type=_rope_type(scaling),
+            theta=float(scaling.get("rope_theta") or theta or 10_000.0),
             rotary_dim=int(head_dim * partial),
             max_position_embeddings=config.max_position_embeddings,
             max_model_len=max_model_len,
@@ -79,6 +90,22 @@ class RopeParameters:
                 f"Add it to rope_parameters."
             )
         return value
+
+    def factors(self, key: str) -> torch.Tensor:
+        """One number for each pair of features: float32 [rotary_dim / 2], on the CPU.
+
+        Raises:
+            UnsupportedModelError: they are not there, or not so many.
+        """
+        values, count = self.scaling.get(key), self.rotary_dim // 2
+        numbers = values if isinstance(values, list) and all(isinstance(one, int | float) for one in values) else None
+        if numbers is None or len(numbers) != count:
+            raise UnsupportedModelError(
+                f"rope scaling {self.rope_type!r} in {self.origin} needs a list of {count} numbers {key!r}, one for "
+                f"each pair of rotary features, but has {values if numbers is None else f'a list of {len(numbers)}'}. "
+                f"Correct it in rope_parameters."
+            )
+        return torch.tensor(numbers, dtype=torch.float32, device="cpu")
 
     @property
     def original_length(self) -> float:
@@ -183,9 +210,59 @@ def _yarn_attention_factor(parameters: RopeParameters, factor: float) -> float:
     return temperature(1.0)
 
 
+def longrope(parameters: RopeParameters) -> RopeFrequencies:
+    """LongRoPE: a factor of its own for each pair of features (arXiv:2402.13753, equation 3).
+
+    There are two sets of factors: for texts up to the pretrained length, and for longer ones. The reference takes
+    the one or the other by the length of the moment. With keys kept in a cache an engine cannot: they were turned
+    by the factors of the time when they were written. So it is decided once, for all requests and all of their
+    tokens: with ``max_model_len`` up to ``original_max_position_embeddings`` the short factors, beyond it the long
+    ones. Set `max_model_len` to the pretrained length where no request is longer: that is what gives the best
+    results for short texts.
+
+    The scores' correction is section 3's ``sqrt(1 + ln(factor) / ln(original length))``, unless the config has its own.
+    """
+    original = parameters.original_length
+    is_long = parameters.max_model_len > original
+    factors = parameters.factors("long_factor" if is_long else "short_factor")
+    stretch = parameters.number("factor", parameters.max_position_embeddings / original)
+    correction = parameters.scaling.get("attention_factor")
+    if correction is None:
+        correction = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+    inv_freq = _inv_freq(parameters.theta, parameters.rotary_dim) / factors
+    return RopeFrequencies(inv_freq, float(correction))
+
+
 def _inv_freq(theta: float, rotary_dim: int) -> torch.Tensor:
     exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device="cpu") / rotary_dim
     return 1.0 / theta**exponents  # [rotary_dim / 2]
+
+
+def _written_parameters(config: HFConfig, layer_type: str | None) -> tuple[Mapping[str, Any], float | None]:
+    """What the config says for layers of a type, and the base that holds if that says none."""
+    written = config.get("rope_parameters") or {}
+    by_type = {key: value for key, value in written.items() if isinstance(value, Mapping)}
+    if by_type and layer_type is None:
+        raise UnsupportedModelError(
+            f"{config.origin} has rope_parameters for each type of layer ({', '.join(by_type)}), but this architecture "
+            f"turns all layers alike. The model needs a model plugin of its own."
+        )
+    theta = config.get("rope_theta")
+    local_theta = config.get("rope_local_base_freq")
+    is_local = layer_type == "sliding_attention" and local_theta is not None
+    if is_local:
+        theta = local_theta
+    if layer_type in by_type:
+        return by_type[layer_type], theta
+    if is_local:
+        return {}, theta
+    return config.get("rope_scaling") or ({} if by_type else written), theta
+
+
+def _rope_type(scaling: Mapping[str, Any]) -> str:
+    """The scaling's name; the first Phi-3 checkpoints call LongRoPE ``su`` and ``yarn``."""
+    written = str(scaling.get("rope_type") or scaling.get("type") or "default")
+    return "longrope" if written in ("su", "yarn") and "short_factor" in scaling else written
 
 
 def _pretrained_length(config: HFConfig) -> dict[str, Any]:
@@ -199,5 +276,6 @@ _ROPE_TYPES: dict[str, Callable[[RopeParameters], RopeFrequencies]] = {
     "dynamic": dynamic_ntk,
     "linear": linear,
     "llama3": llama3,
+    "longrope": longrope,
     "yarn": yarn,
 }

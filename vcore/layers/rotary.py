@@ -35,18 +35,21 @@ class RotaryEmbedding(nn.Module):
     cos_sin: torch.Tensor
     """float32 [max_model_len, rotary_dim]: cos in the first half, sin in the second."""
 
-    def __init__(self, context: BuildContext, head_dim: int, interleaved: bool = False) -> None:
+    def __init__(
+        self, context: BuildContext, head_dim: int, interleaved: bool = False, *, layer_type: str | None = None
+    ) -> None:
         """Args:
         context: its config says which scaling.
         head_dim: features of a head.
         interleaved: pairs are neighbours (GPT-J) instead of halves (GPT-NeoX, Llama).
+        layer_type: which type of layer it is for, in models where they differ: see `RopeParameters.from_config`.
 
         Raises:
             UnsupportedModelError: the scaling is not known, or lacks a number.
         """
         super().__init__()
         self._interleaved = interleaved
-        parameters = RopeParameters.from_config(context.config, head_dim, context.max_model_len)
+        parameters = RopeParameters.from_config(context.config, head_dim, context.max_model_len, layer_type)
         frequencies = rope_frequencies(parameters)
         # On the CPU, so that every device has the same angles to the last bit. A model on `meta` is only described.
         length = 0 if context.device.type == "meta" else context.max_model_len

@@ -121,14 +121,94 @@ def test_yarn_without_a_factor_takes_the_ratio_of_lengths():
     assert ours.attention_factor == expected.attention_factor
 
 
+_LONGROPE = {
+    "short_factor": [1.0 + pair / 100 for pair in range(HEAD_DIM // 2)],
+    "long_factor": [2.0 + pair for pair in range(HEAD_DIM // 2)],
+}
+
+
+@pytest.mark.parametrize("numbers", [{}, {"factor": 8.0}, {"attention_factor": 1.5}, {"factor": 0.5}], ids=str)
+@pytest.mark.parametrize("max_model_len", [1, ORIGINAL, ORIGINAL + 1, TRAINED])
+def test_longrope_is_fixed_by_the_longest_request(max_model_len: int, numbers: dict[str, float]):
+    """What transformers computes for one text of `max_model_len` tokens."""
+    scaling = {"rope_type": "longrope", "original_max_position_embeddings": ORIGINAL, **_LONGROPE, **numbers}
+    reference = _reference(scaling, 1e4)
+    expected, factor = ROPE_INIT_FUNCTIONS["longrope"](reference.config, seq_len=max_model_len)
+    for config in (
+        _config(rope_parameters={**scaling, "rope_theta": 1e4}),
+        _config(rope_scaling={"type": "su", **_LONGROPE, **numbers}, original_max_position_embeddings=ORIGINAL),
+        _config(rope_scaling={"type": "yarn", **_LONGROPE, **numbers}, original_max_position_embeddings=ORIGINAL),
+    ):
+        ours = _frequencies(config, max_model_len)
+        torch.testing.assert_close(ours.inv_freq, expected, rtol=1e-6, atol=1e-9)
+        assert ours.attention_factor == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(None, "None"), ([1.0], "a list of 1"), (["1"] * 32, r"\['1'"), (3.0, r"3\.0")], ids=str
+)
+def test_wrong_longrope_factors_are_named(value: object, found: str):
+    scaling = {"rope_type": "longrope", **_LONGROPE, "long_factor": value, "original_max_position_embeddings": ORIGINAL}
+    config = _config(rope_parameters=scaling)
+    assert _frequencies(config, ORIGINAL).inv_freq.shape == (HEAD_DIM // 2,)  # there the short ones serve
+    with pytest.raises(UnsupportedModelError, match=f"config.json needs a list of 32 numbers 'long_factor'.*{found}"):
+        _frequencies(config, ORIGINAL + 1)
+
+
+def _by_type(config: HFConfig) -> dict[str, RopeParameters]:
+    types = ("full_attention", "sliding_attention")
+    return {one: RopeParameters.from_config(config, HEAD_DIM, 128, layer_type=one) for one in types}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        },
+        {
+            "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {}},
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+        },
+        {
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+        },
+    ],
+    ids=["nested", "nested-without-bases", "before-nesting"],
+)
+def test_each_type_of_layer_has_its_own(written: dict[str, object]):
+    found = _by_type(_config(**written))
+    assert (found["full_attention"].rope_type, found["full_attention"].theta) == ("linear", 1e6)
+    assert found["full_attention"].number("factor") == 8.0
+    assert (found["sliding_attention"].rope_type, found["sliding_attention"].theta) == ("default", 1e4)
+
+
+def test_types_of_layers_that_the_config_does_not_tell_apart_have_the_same():
+    found = _by_type(_config(rope_parameters=_scaling("llama3") | {"rope_theta": 5e5}))
+    assert found["full_attention"] == found["sliding_attention"]
+    assert (found["full_attention"].rope_type, found["full_attention"].theta) == ("llama3", 5e5)
+
+
+def test_one_set_for_all_is_not_made_of_several():
+    config = _config(rope_parameters={"full_attention": {"rope_type": "default"}})
+    with pytest.raises(UnsupportedModelError, match=r"for each type of layer \(full_attention\)"):
+        _frequencies(config)
+
+
 def test_a_partial_rotary_factor_turns_fewer_features():
     config = _config(partial_rotary_factor=0.5)
     assert _frequencies(config).inv_freq.shape == (HEAD_DIM // 4,)
 
 
 def test_an_unknown_type_lists_those_that_are_known():
-    with pytest.raises(UnsupportedModelError, match=r"'longrope'.*default, dynamic, linear, llama3, yarn"):
-        _frequencies(_config(rope_parameters={"rope_type": "longrope"}))
+    with pytest.raises(UnsupportedModelError, match=r"'spiral'.*default, dynamic, linear, llama3, longrope, yarn"):
+        _frequencies(_config(rope_parameters={"rope_type": "spiral"}))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_another_activation_is_refused():
 
 
 def test_an_unknown_rope_scaling_is_refused():
-    with pytest.raises(UnsupportedModelError, match=r"'spiral'.*default, dynamic, linear, llama3, yarn"):
+    with pytest.raises(UnsupportedModelError, match=r"'spiral'.*default, dynamic, linear, llama3, longrope, yarn"):
         _driver(CONFIG | {"rope_scaling": {"type": "spiral"}})
 
 
