@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from vcore.engine.resolve import check_backend
 from vcore.errors import ConfigError
 from vcore.interfaces.attention import (
@@ -9,6 +11,8 @@ from vcore.interfaces.attention import (
     AttentionBackendContext,
     AttentionLayer,
     AttentionMetadata,
+    LatentAttentionLayer,
+    LatentSpec,
     LayerSpec,
 )
 from vcore.plugins.specs import AttentionCapabilities
@@ -47,21 +51,38 @@ class CheckedAttention(AttentionBackend):
             ConfigError: the layer needs what the backend does not list, or says that it cannot do.
         """
         context = self._context
-        reasons = check_backend(
+        reasons = self._reasons({spec.head_dim, spec.v_head_dim or spec.head_dim}, spec.required_features())
+        self._refuse([*reasons, *type(self._backend).unsupported_reasons(context, [spec])])
+        return self._backend.build_layer(spec)
+
+    def build_latent_layer(self, spec: LatentSpec) -> LatentAttentionLayer:
+        """The backend's layer of latent attention.
+
+        Raises:
+            ConfigError: the backend does not list ``mla``, or says that it cannot serve the layer.
+        """
+        context = self._context
+        reasons = self._reasons((), {"mla"})
+        self._refuse([*reasons, *type(self._backend).unsupported_latent_reasons(context, [spec])])
+        return self._backend.build_latent_layer(spec)
+
+    def _reasons(self, head_dims: Collection[int], features: Collection[str]) -> list[str]:
+        context = self._context
+        return check_backend(
             self._capabilities,
             device=context.device,
             dtype=context.dtype,
-            head_dims={spec.head_dim, spec.v_head_dim or spec.head_dim},
+            head_dims=head_dims,
             block_size=context.block_size,
-            features=spec.required_features(),
+            features=features,
         )
-        reasons += type(self._backend).unsupported_reasons(context, [spec])
+
+    def _refuse(self, reasons: Sequence[str]) -> None:
         if reasons:
             raise ConfigError(
                 f"attention backend {self._address} cannot compute a layer of this model: {'; '.join(reasons)}. "
                 "Choose another attention.backend; `vcore plugins list` names those there are."
             )
-        return self._backend.build_layer(spec)
 
     def plan(self, metadata: AttentionMetadata) -> object:
         """The backend's plan."""

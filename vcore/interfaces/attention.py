@@ -262,6 +262,13 @@ class AttentionBackend(ABC):
         """Reasons, beyond the capabilities, why this backend cannot serve; empty if it can. It only adds."""
         return ()
 
+    @classmethod
+    def unsupported_latent_reasons(
+        cls, context: AttentionBackendContext, layers: Sequence[LatentSpec]
+    ) -> Sequence[str]:
+        """The same of layers of latent attention, to which the `head_dims` of the capabilities do not apply."""
+        return ()
+
 
 class GroupContext:
     """One step as the layers of one group see it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from vcore.layers.attention import Attention, collect_kv_cache_specs
+from vcore.layers.attention import Attention, CachingLayer, collect_kv_cache_specs
 from vcore.layers.attention_block import AttentionBlock
 from vcore.layers.causal_lm import CausalLM, DecoderLayer
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
-from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
+from vcore.layers.mla import MLAAttention
 from vcore.layers.mlp import GatedMLP
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import RotaryEmbedding, Rotation
@@ -15,16 +16,19 @@ from vcore.layers.weights import PartitionedModule, WeightMap, WeightPart, load_
 __all__ = [
     "Attention",
     "AttentionBlock",
+    "CachingLayer",
     "CausalLM",
     "ColumnParallelLinear",
     "DecoderLayer",
     "GatedMLP",
     "HeadsRMSNorm",
     "LMHead",
+    "MLAAttention",
     "NormStyle",
     "PartitionedModule",
     "QKVParallelLinear",
     "RMSNorm",
+    "ReplicatedLinear",
     "ResidualBlock",
     "RotaryEmbedding",
     "Rotation",

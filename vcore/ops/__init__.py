@@ -5,7 +5,9 @@ from __future__ import annotations
 from vcore.ops.dispatch import Op, op
 from vcore.ops.gelu_tanh_and_mul import gelu_tanh_and_mul
 from vcore.ops.kv_write import kv_write
+from vcore.ops.latent_write import latent_write
 from vcore.ops.linear import linear, pack_linear_weight
+from vcore.ops.merge_attention import merge_attention_
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
 from vcore.ops.rotary import apply_rotary_
 from vcore.ops.silu_and_mul import silu_and_mul
@@ -16,7 +18,9 @@ __all__ = [
     "apply_rotary_",
     "gelu_tanh_and_mul",
     "kv_write",
+    "latent_write",
     "linear",
+    "merge_attention_",
     "op",
     "pack_linear_weight",
     "rms_norm",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.attention_case import *  # noqa: F403
     from vcore.testing.distributions import *  # noqa: F403
     from vcore.testing.fake_hub import *  # noqa: F403
+    from vcore.testing.latent_case import *  # noqa: F403
     from vcore.testing.memory_checkpoint import *  # noqa: F403
     from vcore.testing.model_contract import *  # noqa: F403
     from vcore.testing.model_driver import *  # noqa: F403
@@ -22,6 +23,7 @@ _EXPORTS = {
     "attention_case": ("AttentionCase",),
     "distributions": ("write_distribution",),
     "fake_hub": ("FakeHub", "serve_hub"),
+    "latent_case": ("LatentCase", "RaggedCase", "build_ragged_batch"),
     "memory_checkpoint": ("MemoryCheckpoint",),
     "model_contract": ("ModelContract",),
     "model_driver": ("ModelDriver",),

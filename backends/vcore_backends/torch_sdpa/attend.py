@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["attend"]
+__all__ = ["attend", "attend_with_lse"]
 
 
 def attend(
@@ -39,6 +39,29 @@ def attend(
         k = k.expand(-1, q.shape[1], -1, -1)
         v = v.expand(-1, q.shape[1], -1, -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale)
+
+
+def attend_with_lse(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, *, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention, computed in float32, that can be merged with that over other keys.
+
+    Args:
+        q: [heads, num_queries, head_dim].
+        k: [heads, num_keys, head_dim].
+        v: [heads, num_keys, v_head_dim].
+        mask: what is added to the scores, [num_queries, num_keys]; it leaves each query a key.
+        scale: multiplies the scores.
+
+    Returns:
+        float32 [heads, num_queries, v_head_dim], and [heads, num_queries]: the logarithm of the sum of the
+        exponentials of the scores.
+    """
+    scores = torch.matmul(q.float() * scale, k.float().transpose(-1, -2))
+    if mask is not None:
+        scores = scores.add_(mask)
+    lse = scores.logsumexp(-1)
+    return torch.matmul(scores.sub_(lse.unsqueeze(-1)).exp_(), v.float()), lse
 
 
 def _attend_capped(

@@ -15,43 +15,27 @@ from vcore.interfaces.attention import (
     AttentionBackendContext,
     AttentionLayer,
     AttentionMetadata,
+    LatentSpec,
     LayerSpec,
 )
 from vcore_backends.torch_sdpa.attend import attend
 from vcore_backends.torch_sdpa.buckets import BucketLimits
+from vcore_backends.torch_sdpa.decode import run_buckets
+from vcore_backends.torch_sdpa.latent import TorchSDPALatentLayer
 from vcore_backends.torch_sdpa.masks import CausalMasks
 from vcore_backends.torch_sdpa.plan import DecodeBucket, PrefillRow, StepPlan, StepPlanner
+from vcore_backends.torch_sdpa.query_blocks import QUERY_BLOCK, causal_blocks
+from vcore_backends.torch_sdpa.scratch import Scratch
 
 __all__ = ["TorchSDPABackend"]
 
-_QUERY_BLOCK = 128
-"""Queries of a chunk that are computed at a time where they need a mask: more skip less of the masked half."""
-
 _MIB = 1 << 20
-
-
-class _Scratch:
-    """Memory that gathered K and V are put into, used by one layer after another.
-
-    Fresh memory for each gather would cost more in page faults than the copying itself.
-    """
-
-    def __init__(self) -> None:
-        self._memory: torch.Tensor | None = None
-
-    def take(self, num_rows: int, like: torch.Tensor) -> torch.Tensor:
-        """[num_rows, like.shape[1]], valid until the next call."""
-        size = num_rows * like.shape[1]
-        memory = self._memory
-        if memory is None or memory.numel() < size or memory.dtype != like.dtype:
-            memory = self._memory = like.new_empty(1 << (size - 1).bit_length())
-        return memory[:size].view(num_rows, like.shape[1])
 
 
 class TorchSDPALayer(AttentionLayer):
     """One layer: a gather and one fused attention for each bucket and each block of queries."""
 
-    def __init__(self, spec: LayerSpec, scratch: _Scratch, masks: CausalMasks) -> None:
+    def __init__(self, spec: LayerSpec, scratch: Scratch, masks: CausalMasks) -> None:
         self._spec = spec
         self._scratch = scratch
         self._masks = masks
@@ -69,18 +53,9 @@ class TorchSDPALayer(AttentionLayer):
         assert isinstance(plan, StepPlan)
         if out is None:
             out = q.new_empty(q.shape)
-        spec, step = self._spec, plan.by_window[self._spec.sliding_window]
+        spec, step = self._spec, plan.window(self._spec.sliding_window)
         cache_rows = layer_cache.view(-1, spec.num_kv_heads * spec.head_dim)
-        decode = step.decode
-        if decode.order is None:
-            for bucket in decode.buckets:
-                self._decode(bucket, q, cache_rows, out)
-        else:
-            ordered_q = q[decode.order]
-            ordered_out = torch.empty_like(ordered_q)
-            for bucket in decode.buckets:
-                self._decode(bucket, ordered_q, cache_rows, ordered_out)
-            out.index_copy_(0, decode.order, ordered_out)
+        run_buckets(step.decode, q, out, lambda bucket, q, out: self._decode(bucket, q, cache_rows, out))
         for row in step.prefill:
             self._prefill(row, q, k, v, cache_rows, out)
         return out
@@ -90,7 +65,7 @@ class TorchSDPALayer(AttentionLayer):
         # The heads of a group become the queries of one head: [num_rows, num_kv_heads, num_groups, head_dim]
         grouped = (num_rows, spec.num_kv_heads, self._num_groups, spec.head_dim)
         k, v = (
-            self._gather(bucket.index, cache_rows)
+            self._scratch.gather(cache_rows, bucket.index)
             .view(2, num_rows, bucket.width, spec.num_kv_heads, spec.head_dim)
             .transpose(2, 3)  # [2, num_rows, num_kv_heads, width, head_dim]
         )
@@ -112,7 +87,7 @@ class TorchSDPALayer(AttentionLayer):
         if row.index is None:
             k, v = k[queries], v[queries]
         else:
-            k, v = self._gather(row.index, cache_rows).view(2, row.num_keys, spec.num_kv_heads, spec.head_dim)
+            k, v = self._scratch.gather(cache_rows, row.index).view(2, row.num_keys, spec.num_kv_heads, spec.head_dim)
         # Key-value heads stand outside, the heads of a group inside: [num_kv_heads, 1, num_keys, head_dim]
         k, v = k.transpose(0, 1).unsqueeze(1), v.transpose(0, 1).unsqueeze(1)
         grouped_q, grouped_out = (
@@ -134,29 +109,14 @@ class TorchSDPALayer(AttentionLayer):
     ) -> None:
         """Causal attention with a mask, some queries at a time, over the keys that any of them sees."""
         spec = self._spec
-        for start in range(0, row.num_queries, _QUERY_BLOCK):
-            stop = min(start + _QUERY_BLOCK, row.num_queries)
-            last_key = row.num_keys - row.num_queries + stop
-            first_key = 0
-            if spec.sliding_window is not None:
-                first_key = max(0, last_key - (stop - start) - spec.sliding_window + 1)
-            mask = self._masks.mask(stop - start, last_key - first_key)
+        for queries, keys in causal_blocks(row.num_queries, row.num_keys, spec.sliding_window):
+            mask = self._masks.mask(queries.stop - queries.start, keys.stop - keys.start)
             if row.padding_mask is not None:
-                mask = mask + row.padding_mask[:, first_key:last_key]
+                mask = mask + row.padding_mask[:, keys]
             result = attend(
-                q[:, :, start:stop],
-                k[:, :, first_key:last_key],
-                v[:, :, first_key:last_key],
-                mask,
-                scale=spec.scale,
-                soft_cap=spec.soft_cap,
+                q[:, :, queries], k[:, :, keys], v[:, :, keys], mask, scale=spec.scale, soft_cap=spec.soft_cap
             )
-            out[:, :, start:stop].copy_(result)
-
-    def _gather(self, index: torch.Tensor, cache_rows: torch.Tensor) -> torch.Tensor:
-        """[len(index), num_kv_heads * head_dim], valid until the next call."""
-        gathered = self._scratch.take(index.shape[0], cache_rows)
-        return torch.index_select(cache_rows, 0, index, out=gathered)
+            out[:, :, queries].copy_(result)
 
 
 class TorchSDPABackend(AttentionBackend):
@@ -164,7 +124,7 @@ class TorchSDPABackend(AttentionBackend):
 
     def __init__(self, *, options: None, context: AttentionBackendContext) -> None:
         self._context = context
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
         self._masks: dict[int | None, CausalMasks] = {}
         self._bytes_per_key = 1
         self._planner = StepPlanner(
@@ -175,15 +135,16 @@ class TorchSDPABackend(AttentionBackend):
         )
 
     def build_layer(self, spec: LayerSpec) -> TorchSDPALayer:
-        window, context = spec.sliding_window, self._context
-        if window not in self._masks:
-            self._masks[window] = CausalMasks(_QUERY_BLOCK, window, context.dtype, context.device)
-        bytes_per_key = 2 * spec.num_kv_heads * spec.head_dim * context.dtype.itemsize
+        bytes_per_key = 2 * spec.num_kv_heads * spec.head_dim * self._context.dtype.itemsize
         self._bytes_per_key = max(self._bytes_per_key, bytes_per_key)
-        return TorchSDPALayer(spec, self._scratch, self._masks[window])
+        return TorchSDPALayer(spec, self._scratch, self._causal_masks(spec.sliding_window))
+
+    def build_latent_layer(self, spec: LatentSpec) -> TorchSDPALatentLayer:
+        self._bytes_per_key = max(self._bytes_per_key, spec.latent_dim * self._context.dtype.itemsize)
+        return TorchSDPALatentLayer(spec, self._scratch, self._causal_masks(None))
 
     def plan(self, metadata: AttentionMetadata) -> StepPlan:
-        return self._planner.plan(metadata, self._masks.keys(), self._bucket_limits())
+        return self._planner.plan(metadata, self._bucket_limits())
 
     @classmethod
     def unsupported_reasons(cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]) -> Sequence[str]:
@@ -193,6 +154,11 @@ class TorchSDPABackend(AttentionBackend):
         if any(not layer.causal and layer.sliding_window is not None for layer in layers):
             reasons.append("a sliding window is supported in causal layers only")
         return reasons
+
+    def _causal_masks(self, window: int | None) -> CausalMasks:
+        if window not in self._masks:
+            self._masks[window] = CausalMasks(QUERY_BLOCK, window, self._context.dtype, self._context.device)
+        return self._masks[window]
 
     def _bucket_limits(self) -> BucketLimits:
         # On a CPU (measured on 2 MiB to 32 MiB of cache) a gather pays while it stays in the cache, and a

@@ -22,7 +22,7 @@ def vcore_attention_backends() -> Sequence[AttentionBackendSpec]:
                 dtypes=("float32", "bfloat16", "float16"),
                 head_dims=None,
                 block_sizes=None,
-                features=frozenset({"sliding_window", "soft_cap", "non_causal"}),
+                features=frozenset({"sliding_window", "soft_cap", "non_causal", "mla"}),
             ),
         )
     ]
