@@ -15,6 +15,7 @@ from vcore.interfaces.sources import ProgressCallback
 from vcore_model_zoo.loaders.converted_copy import WEIGHTS_FILE, ConvertedCopy
 from vcore_model_zoo.loaders.copy_places import copy_places
 from vcore_model_zoo.loaders.gguf_file import GGUFFile
+from vcore_model_zoo.loaders.gguf_tokenizer import write_tokenizer
 from vcore_model_zoo.loaders.options import GGUFOptions
 from vcore_model_zoo.loaders.safetensors_writer import float32_bytes, write_float32
 from vcore_model_zoo.storage.atomic import fresh_folder
@@ -67,24 +68,10 @@ def convert(
 
 
 def write_model_files(file: GGUFFile, folder: Path) -> None:
-    """Write all but the weights: configuration and tokenizer. Takes seconds, as transformers converts the tokenizer."""
+    """Write all but the weights: configuration and tokenizer. The latter may take seconds."""
     (folder / "config.json").write_text(json.dumps(file.config, indent=2), encoding="utf-8")
     (folder / "generation_config.json").write_text(json.dumps(file.generation_config(), indent=2), encoding="utf-8")
-    if not file.has_tokenizer:
-        return
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.path.parent), gguf_file=file.path.name)
-        tokenizer.save_pretrained(folder)
-    except Exception as error:  # any library that transformers calls may raise, and weights can be used without text
-        logger.warning(
-            "transformers cannot read the tokenizer in %s (%s: %s); set model.tokenizer to a folder that has one, or "
-            "update transformers and remove the .vcore folder beside the file",
-            file.path,
-            type(error).__name__,
-            error,
-        )
+    write_tokenizer(file.path, file.metadata, folder)
 
 
 def _make(place: ConvertedCopy, file: GGUFFile, progress: ProgressCallback | None) -> None:

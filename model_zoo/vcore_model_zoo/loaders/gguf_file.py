@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 
-from vcore.errors import UnsupportedModelError, WeightsError
+from vcore.errors import WeightsError
 from vcore.interfaces.weights import CheckpointReader, TensorInfo
-from vcore_model_zoo.loaders.gguf_architectures import GGUFArchitecture, find_architecture
-from vcore_model_zoo.loaders.gguf_check import check_gguf
+from vcore_model_zoo.loaders.gguf_architecture import GGUFArchitecture
+from vcore_model_zoo.loaders.gguf_architectures import find_architecture
+from vcore_model_zoo.loaders.gguf_dequantize import Array, dequantize
+from vcore_model_zoo.loaders.gguf_header import StoredTensor, read_gguf_header
 from vcore_model_zoo.loaders.gguf_metadata import GGUFMetadata
 from vcore_model_zoo.loaders.shape_check import check_tensor
 
 __all__ = ["GGUFFile", "GGUFReader"]
 
 
-class GGUFFile:
-    """An open file. The ``gguf`` library reads and dequantises; opening takes it seconds."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a Hugging Face tensor comes from."""
 
-    __slots__ = ("_architecture", "_tensors", "config", "has_tokenizer", "infos", "metadata", "path")
+    tensor: StoredTensor
+    expert: int | None = None
+    """Which matrix of the tensor it is; None: all of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape if self.expert is None else self.tensor.shape[1:]
+
+
+class GGUFFile:
+    """An open file."""
+
+    __slots__ = ("_architecture", "_data", "_sources", "config", "infos", "metadata", "path")
 
     def __init__(self, path: Path) -> None:
         """Open `path`.
@@ -32,27 +47,26 @@ class GGUFFile:
             WeightsError: it is truncated, damaged, or no GGUF file.
             UnsupportedModelError: nothing here reads its architecture.
         """
-        check_gguf(path)
+        header = read_gguf_header(path)
         self.path = path
-        reader = _open(path)
-        by_name = {tensor.name: tensor for tensor in reader.tensors}
+        self._data: Array = np.memmap(path, dtype=np.uint8, mode="r")
         self.metadata = GGUFMetadata(
             origin=str(path),
-            lookup=lambda key: _value(reader, key),
-            shapes={name: _torch_shape(tensor) for name, tensor in by_name.items()},
-            tensor_values=lambda name: _dequantize(path, by_name[name], None).reshape(-1).tolist(),
+            lookup=header.values.get,
+            shapes={name: tensor.shape for name, tensor in header.tensors.items()},
+            tensor_values=lambda name: self._values(_Source(header.tensors[name]), slice(None)).reshape(-1).tolist(),
         )
         self._architecture: GGUFArchitecture = find_architecture(self.metadata)
-        self.has_tokenizer = reader.get_field("tokenizer.ggml.model") is not None
         self.config: dict[str, Any] = self._make_config()
-        mapped = {self._architecture.hf_name(name): tensor for name, tensor in by_name.items()}
-        self._tensors = {name: tensor for name, tensor in mapped.items() if name is not None}
-        self.infos = {name: TensorInfo(_torch_shape(t), t.tensor_type.name) for name, t in self._tensors.items()}
+        self._sources = self._map_names(header.tensors)
+        self.infos = {name: TensorInfo(source.shape, source.tensor.kind.name) for name, source in self._sources.items()}
 
     def generation_config(self) -> dict[str, Any]:
         """``generation_config.json``: the ids that begin and end a text."""
         lookup = self.metadata.lookup
         ends = [lookup(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
+        tokens = lookup("tokenizer.ggml.tokens") or []
+        ends += [tokens.index(token) for token in self._architecture.ends if token in tokens]
         values = {
             "bos_token_id": lookup("tokenizer.ggml.bos_token_id"),
             "eos_token_id": [token_id for token_id in dict.fromkeys(ends) if token_id is not None] or None,
@@ -66,14 +80,25 @@ class GGUFFile:
         Raises:
             UnsupportedModelError: the library cannot dequantise its type.
         """
-        tensor = self._tensors[name]
+        source = self._sources[name]
         rows, *others = index or (slice(None),)
-        order = self._row_order(tensor)
-        if order is not None:
-            array = _dequantize(self.path, tensor, order[rows])
-        else:
-            array = _dequantize(self.path, tensor, rows)
-        return torch.from_numpy(np.ascontiguousarray(array[(slice(None), *others)]))
+        order = self._row_order(source)
+        values = self._values(source, rows if order is None else order[rows])
+        values -= np.float32(self._architecture.offset(source.tensor.name))
+        return torch.from_numpy(np.ascontiguousarray(values[(slice(None), *others)]))
+
+    def _values(self, source: _Source, rows: slice | Array) -> Array:
+        """Rows of a tensor, or values of a vector, as a new float32 array."""
+        tensor = source.tensor
+        raw = self._data[tensor.offset : tensor.offset + tensor.num_bytes]
+        if len(source.shape) < 2:
+            whole = dequantize(tensor, raw.reshape(1, -1), origin=str(self.path)).reshape(source.shape)
+            return whole[rows] if source.shape else whole
+        # [*shape[:-1], row_bytes]
+        stored = raw.reshape(*tensor.shape[:-1], tensor.row_bytes)
+        wanted = (stored if source.expert is None else stored[source.expert])[rows]
+        flat = dequantize(tensor, wanted.reshape(-1, tensor.row_bytes), origin=str(self.path))
+        return flat.reshape(*wanted.shape[:-1], tensor.shape[-1])
 
     def _make_config(self) -> dict[str, Any]:
         if "token_embd.weight" not in self.metadata.shapes:
@@ -81,16 +106,24 @@ class GGUFFile:
         config = self._architecture.config(self.metadata)
         return {key: value for key, value in config.items() if value is not None}
 
-    def _row_order(self, tensor: Any) -> np.ndarray[Any, Any] | None:
+    def _map_names(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Source]:
+        sources: dict[str, _Source] = {}
+        for name, tensor in tensors.items():
+            split = self._architecture.holds_experts(name)
+            for number, hf_name in enumerate(self._architecture.hf_names(name, tensor.shape)):
+                sources[hf_name] = _Source(tensor, number if split else None)
+        return sources
+
+    def _row_order(self, source: _Source) -> Array | None:
         """Where each row of the Hugging Face tensor stands in the file; None if they are in order.
 
         llama.cpp rotates neighbouring pairs, Hugging Face halves: within a head, row `2 i + j` of the file is row
         `j * head_dim / 2 + i` of the checkpoint.
         """
-        key = self._architecture.heads_key(tensor.name)
+        key = self._architecture.heads_key(source.tensor.name)
         if key is None:
             return None
-        num_rows = _torch_shape(tensor)[0]
+        num_rows = source.shape[0]
         # [num_heads, head_dim / 2, 2] -> [num_heads, 2, head_dim / 2]
         return np.arange(num_rows).reshape(self.config[key], -1, 2).swapaxes(1, 2).reshape(num_rows)
 
@@ -113,35 +146,3 @@ class GGUFReader(CheckpointReader):
 
     def close(self) -> None:
         self._file = None
-
-
-def _open(path: Path) -> gguf.GGUFReader:
-    try:
-        return gguf.GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise WeightsError(
-            f"{path} ({path.stat().st_size:,} bytes) is no GGUF file that the gguf library reads: "
-            f"{type(error).__name__}: {error}. Fetch it again."
-        ) from error
-
-
-def _value(reader: gguf.GGUFReader, key: str) -> Any:
-    found = reader.get_field(key)
-    return None if found is None else found.contents()
-
-
-def _torch_shape(tensor: Any) -> tuple[int, ...]:
-    """GGUF writes the fastest dimension first."""
-    return tuple(int(size) for size in reversed(tensor.shape))
-
-
-def _dequantize(path: Path, tensor: Any, rows: Any) -> np.ndarray[Any, Any]:
-    """Rows of a tensor (a slice, indices, or None for all) as a new float32 array."""
-    data = tensor.data if rows is None else tensor.data[rows]
-    try:
-        return np.array(gguf.quants.dequantize(data, tensor.tensor_type), dtype=np.float32)
-    except NotImplementedError:
-        raise UnsupportedModelError(
-            f"tensor {tensor.name!r} in {path} is of type {tensor.tensor_type.name}, which the installed gguf library "
-            "cannot dequantise. Update gguf, or fetch the model in another quantisation, such as Q4_K_M or Q8_0."
-        ) from None

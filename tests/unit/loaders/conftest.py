@@ -90,7 +90,7 @@ def write_gguf(tmp_path: Path) -> WriteGGUF:
     """Writes a GGUF file of the given Hugging Face tensors.
 
     Args of what it returns: `tensors`; `kind` of quantisation of the matrices; `architecture`; `metadata`, where None
-    leaves a key out; `extra` tensors under their GGUF names; `name` of the file.
+    leaves a key out; `values` under whole keys; `extra` tensors under their GGUF names; `name` of the file.
     """
 
     def write(
@@ -100,12 +100,13 @@ def write_gguf(tmp_path: Path) -> WriteGGUF:
         architecture: str = "llama",
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Array] | None = None,
+        values: Mapping[str, Any] | None = None,
         name: str = "tiny.gguf",
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         writer = gguf.GGUFWriter(str(path), architecture)
-        values: dict[str, Any] = {
+        keys: dict[str, Any] = {
             "block_count": LAYERS,
             "context_length": 128,
             "embedding_length": HIDDEN,
@@ -117,8 +118,10 @@ def write_gguf(tmp_path: Path) -> WriteGGUF:
             "rope.dimension_count": HEAD_DIM,
             **(metadata or {}),
         }
-        for key, value in values.items():
+        for key, value in keys.items():
             _add(writer, f"{architecture}.{key}", value)
+        for key, value in (values or {}).items():
+            _add(writer, key, value)
         for key, token_id in {"bos": 1, "eos": 2, "eot": 3}.items():
             writer.add_uint32(f"tokenizer.ggml.{key}_token_id", token_id)
         for tensor_name, tensor in tensors.items():
@@ -140,7 +143,9 @@ def write_gguf(tmp_path: Path) -> WriteGGUF:
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    if isinstance(value, float):
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, float):
         writer.add_float32(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)

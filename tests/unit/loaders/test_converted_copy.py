@@ -252,7 +252,7 @@ def test_a_truncated_file_makes_no_copy(path: Path) -> None:
 
 
 def test_a_tokenizer_that_cannot_be_read_is_no_obstacle(
-    path: Path, tiny_tensors: Tensors, caplog: pytest.LogCaptureFixture, write_gguf: Callable[..., Path]
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, write_gguf: Callable[..., Path], tiny_tensors: Tensors
 ) -> None:
     class NoTokenizer:
         @staticmethod
@@ -261,11 +261,11 @@ def test_a_tokenizer_that_cannot_be_read_is_no_obstacle(
 
     import transformers
 
+    path = write_gguf(tiny_tensors, values={"tokenizer.ggml.model": "gpt2"})
     file = loader(path)._open_file()
-    file.has_tokenizer = True
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(transformers, "AutoTokenizer", NoTokenizer)
-        folder = path.parent / "out"
+        folder = tmp_path / "out"
         folder.mkdir()
         gguf_convert.write_model_files(file, folder)
     assert sorted(entry.name for entry in folder.iterdir()) == ["config.json", "generation_config.json"]
