@@ -7,6 +7,7 @@ queries and keys are normalised; the norms are Gemma 2's.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,11 +15,21 @@ from torch import nn
 
 from vcore.interfaces.attention import AttentionContext
 from vcore.interfaces.model import BuildContext
-from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, WeightMap
-from vcore_model_zoo.gemma.config import SLIDING, activation, complete, layer_types
-from vcore_model_zoo.gemma.rotary import RotaryByLayerType
+from vcore.interfaces.weights import CheckpointReader
+from vcore.layers import (
+    AttentionBlock,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    NormStyle,
+    RotaryEmbedding,
+    Rotation,
+    WeightMap,
+    load_weights,
+)
+from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, complete, layer_types
 
-__all__ = ["Gemma3ForCausalLM"]
+__all__ = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"]
 
 _DEFAULTS: dict[str, Any] = {
     "final_logit_softcapping": None,
@@ -29,6 +40,8 @@ _DEFAULTS: dict[str, Any] = {
     "num_key_value_heads": 4,
     "query_pre_attn_scalar": 256,
     "rms_norm_eps": 1e-6,
+    "rope_local_base_freq": 10_000.0,
+    "rope_theta": 1_000_000.0,
     "sliding_window": 4096,
     "tie_word_embeddings": True,
     "vocab_size": 262_208,
@@ -93,6 +106,37 @@ class Gemma3ForCausalLM(CausalLM):
             embedding_scale=math.sqrt(config.hidden_size),
             logits_soft_cap=config.final_logit_softcapping,
         )
+
+
+class Gemma3ForConditionalGeneration(Gemma3ForCausalLM):
+    """The language model of checkpoints that also take images. Their vision tower is not loaded."""
+
+    weight_map: ClassVar[WeightMap] = replace(
+        Gemma3ForCausalLM.weight_map,
+        rename={**Gemma3ForCausalLM.weight_map.rename, "model.": "language_model.model."},
+        ignored=("*vision_tower.*", "*multi_modal_projector.*"),
+    )
+
+    def load_weights(self, checkpoint: CheckpointReader) -> None:
+        """Published checkpoints have ``language_model.model.*``; transformers 5 nests the other way round."""
+        weight_map = self.weight_map
+        if any(name.startswith("model.language_model.") for name in checkpoint.tensors()):
+            weight_map = replace(weight_map, rename={**weight_map.rename, "model.": "model.language_model."})
+        load_weights(self, checkpoint, weight_map)
+
+
+class RotaryByLayerType(nn.Module):
+    """Angles for each type of layer."""
+
+    def __init__(self, context: BuildContext, head_dim: int) -> None:
+        super().__init__()
+        self.by_type = nn.ModuleDict(
+            {layer_type: RotaryEmbedding(context, head_dim, layer_type=layer_type) for layer_type in (FULL, SLIDING)}
+        )
+
+    def forward(self, positions: torch.Tensor) -> dict[str, Rotation]:
+        """By layer type, the angles of int64 [num_tokens] `positions`."""
+        return {layer_type: rotary(positions) for layer_type, rotary in self.by_type.items()}
 
 
 class Gemma3Layer(DecoderLayer):

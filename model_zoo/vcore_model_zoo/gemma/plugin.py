@@ -30,8 +30,16 @@ def vcore_models() -> Sequence[ModelSpec]:
             name="gemma3",
             load="vcore_model_zoo.gemma.gemma3:Gemma3ForCausalLM",
             api="1.0",
-            summary="Gemma 3, the language model: five layers with a sliding window to one without",
+            summary="Gemma 3: five layers with a sliding window to one without",
             architectures=("Gemma3ForCausalLM",),
+            features=frozenset({"qk_norm", "rope_scaling", "sliding_window", "tensor_parallel", "tied_embeddings"}),
+        ),
+        ModelSpec(
+            name="gemma3_multimodal",
+            load="vcore_model_zoo.gemma.gemma3:Gemma3ForConditionalGeneration",
+            api="1.0",
+            summary="Gemma 3 with images: the language model alone, for text",
+            architectures=("Gemma3ForConditionalGeneration",),
             features=frozenset({"qk_norm", "rope_scaling", "sliding_window", "tensor_parallel", "tied_embeddings"}),
         ),
     ]

@@ -1,0 +1,58 @@
+"""Gemma 1 to 3, with windows that are shorter than the prompts and caps that the scores reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vcore.testing import ModelContract
+
+WINDOW: dict[str, Any] = {
+    "head_dim": 8,
+    "num_hidden_layers": 4,
+    "query_pre_attn_scalar": 5,
+    "sliding_window": 8,
+}
+ROPE_BY_LAYER_TYPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100_000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1_000.0},
+}
+
+
+class TestGemma1(ModelContract):
+    model_type = "gemma"
+    overrides = {"head_dim": 20, "num_key_value_heads": 1}
+
+
+class Gemma2(ModelContract):
+    model_type = "gemma2"
+
+
+class TestGemma2(Gemma2):
+    overrides = WINDOW | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
+
+
+class TestGemma2WithoutCaps(Gemma2):
+    overrides = WINDOW | {
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    }
+
+
+class TestGemma2WithOtherLayerTypes(Gemma2):
+    overrides = WINDOW | {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
+
+
+class Gemma3(ModelContract):
+    model_type = "gemma3_text"
+
+
+class TestGemma3(Gemma3):
+    overrides = WINDOW | {"sliding_window_pattern": 2, "rope_parameters": ROPE_BY_LAYER_TYPE}
+
+
+class TestGemma3OfLocalLayers(Gemma3):
+    """Fewer layers than the pattern has, so that all look back over a window."""
+
+    overrides = WINDOW | {"attention_bias": True, "tie_word_embeddings": False, "final_logit_softcapping": 5.0}
