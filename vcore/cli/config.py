@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vcore.cli.model_text import cache_line, outline_as_dict, weights_line
 from vcore.cli.output import reserved_stdout
 from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
 from vcore.errors import VcoreError
@@ -60,8 +61,7 @@ def explain(
     with reserved_stdout(as_json) as emit:
         resolution, _ = _resolve_offline(*_load(config, set_, plugins, model))
         if as_json:
-            decisions = [decision.to_dict() for decision in resolution.decisions]
-            emit({"decisions": decisions, "kv_bytes_per_token": resolution.kv_bytes_per_token})
+            emit({"decisions": [one.to_dict() for one in resolution.decisions], **_outline(resolution)})
         else:
             _print_decisions(resolution)
 
@@ -186,11 +186,16 @@ def _print_decisions(resolution: Resolution) -> None:
         table.add_row(decision.key, Text(str(decision.value)), Text("\n".join(why)))
     console = Console()
     console.print(table)
-    per_token = resolution.kv_bytes_per_token
-    if per_token is not None:
-        per_request = per_token * resolution.max_model_len / 2**20
-        console.print(
-            f"KV cache: {per_token:,} bytes a token in {resolution.config.model.dtype}, "
-            f"{per_request:,.1f} MiB for one request of {resolution.max_model_len:,} tokens.",
-            highlight=False,
-        )
+    if resolution.outline is None:
+        console.print("Weights and KV cache: known once the model is loaded.", highlight=False)
+        return
+    config, ranks = resolution.config, resolution.config.runtime.tensor_parallel_size
+    console.print(weights_line(resolution.outline, config.model.dtype, ranks), highlight=False)
+    line = cache_line(resolution.outline, resolution.block_size, resolution.max_model_len, ranks)
+    console.print(line, highlight=False)
+
+
+def _outline(resolution: Resolution) -> dict[str, Any]:
+    if resolution.outline is not None:
+        return outline_as_dict(resolution.outline, resolution.block_size)
+    return dict.fromkeys(("num_parameters", "weight_bytes", "kv_bytes_per_token", "kv_cache"))

@@ -17,6 +17,7 @@ from vcore.errors import PluginError, PluginNotFoundError
 if TYPE_CHECKING:
     from vcore.config import EngineConfig
     from vcore.plugins import Catalog, CatalogEntry
+    from vcore.plugins.stale_metadata import StaleEntryPoint
 
 __all__ = ["app"]
 
@@ -30,14 +31,22 @@ Address = Annotated[str, typer.Argument(metavar="[KIND/]NAME[@DISTRIBUTION]", he
 
 @app.command("list")
 def list_plugins(config: Config = None, set_: Set = None, plugins: Plugins = None, as_json: Json = False) -> None:
-    """Every plugin there is, with its distribution, whether it can be used, and if not, why."""
+    """Every plugin there is, with its distribution, whether it can be used, and if not, why.
+
+    Entry points that an editable install has by now and its metadata misses are named below, with what to run.
+    """
+    from vcore.plugins.stale_metadata import stale_entry_points
+
     with reserved_stdout(as_json) as emit:
         catalog, _ = _discover(config, set_, plugins)
+        stale = stale_entry_points()
         if as_json:
-            emit({"plugins": [_row(entry) for entry in catalog.entries]})
+            emit({"plugins": [_row(entry) for entry in catalog.entries], "stale": [_stale_row(one) for one in stale]})
             return
         header = ("KIND", "NAME", "DISTRIBUTION", "VERSION", "STATUS", "")
         print_table(header, [_cells(entry) for entry in _sorted(catalog.entries)])
+        for one in stale:
+            print(f"stale: {one}")
 
 
 @app.command()
@@ -149,6 +158,16 @@ def _row(entry: CatalogEntry) -> dict[str, Any]:
         "status": entry.status.value,
         "reason": entry.reason,
         "notes": list(entry.notes),
+    }
+
+
+def _stale_row(stale: StaleEntryPoint) -> dict[str, Any]:
+    return {
+        "distribution": stale.distribution,
+        "name": stale.name,
+        "value": stale.value,
+        "problem": "gone" if stale.is_gone else "missing",
+        "remedy": stale.remedy,
     }
 
 

@@ -49,6 +49,9 @@ def _replace_choice(field: dict[str, Any], reference: dict[str, str]) -> None:
     if "items" in field:
         field["items"] = reference
         return
+    if field.get("default", ...) is None:
+        field["anyOf"] = [reference, {"type": "null"}]
+        return
     field.update(reference)
     field["default"] = "auto"
 

@@ -99,6 +99,8 @@ class ModelConfig(ConfigNode):
     """Where the model comes from; ``auto`` goes by `path`. Options such as a token need the name: ``hub``."""
     plugin: PluginChoice = AUTO
     """The model plugin; ``auto`` takes the one that serves the architecture in the model's config."""
+    fallback: PluginChoice | None = None
+    """The model plugin for architectures that no plugin serves, such as ``transformers``; None refuses them."""
     load_format: PluginChoice = AUTO
     """The weight loader's format, such as ``safetensors``, ``gguf`` or ``dummy``; ``auto`` goes by the files."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -111,6 +113,18 @@ class ModelConfig(ConfigNode):
     """Load no tokenizer: prompts must be token ids, and no text comes out."""
     offline: bool = False
     """Fetch nothing: use what is on this machine."""
+
+    @field_validator("fallback", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any) -> Any:  # whatever the user wrote
+        return None if value == "none" else value
+
+    @field_validator("fallback")
+    @classmethod
+    def _fallback_is_named(cls, value: PluginChoice | None) -> PluginChoice | None:
+        if value is not None and value.is_auto:
+            raise ValueError("'auto' chooses nothing here; name a model plugin, or none")
+        return value
 
 
 class AttentionConfig(ConfigNode):
@@ -211,6 +225,7 @@ PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
     {
         "model.source": "model_source",
         "model.plugin": "model",
+        "model.fallback": "model",
         "model.load_format": "weight_loader",
         "attention.backend": "attention_backend",
         "cache.eviction": "eviction_policy",

@@ -36,7 +36,9 @@ def dump(config: EngineConfig, catalog: OptionsCatalog | None = None) -> dict[st
     return tree
 
 
-def _choice(value: dict[str, Any], kind: str, catalog: OptionsCatalog | None) -> Any:
+def _choice(value: dict[str, Any] | None, kind: str, catalog: OptionsCatalog | None) -> Any:
+    if value is None:
+        return None
     name, options = value["name"], value["options"]
     if not options:
         return name

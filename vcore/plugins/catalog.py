@@ -69,7 +69,7 @@ class Catalog:
             raise conflict_error(kind, f"are called {wanted.name!r}", usable, names)
         raise_first_unusable(named or self._unread(wanted))
         known = sorted({entry.name for entry in self._of(kind) if entry.ok})
-        raise not_found_error(kind, f"called {address!r}", wanted.name, known, self.entries)
+        raise not_found_error(kind, f"called {address!r}", wanted.name, known, self.entries, by_name=True)
 
     def find_by_key(self, kind: PluginKind | str, key: str, *, field: str | None = None) -> CatalogEntry:
         """The plugin that serves a key: the core's own first, then by ``plugins.prefer``, then the only one.

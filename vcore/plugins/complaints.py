@@ -11,6 +11,7 @@ from vcore.errors import PluginBrokenError, PluginConflictError, PluginNotFoundE
 from vcore.plugins.distributions import CORE_DISTRIBUTION
 from vcore.plugins.entry import CatalogEntry, EntryStatus
 from vcore.plugins.specs import PluginKind
+from vcore.plugins.stale_metadata import stale_entry_points
 from vcore.suggestions import did_you_mean
 
 __all__ = ["broken_error", "config_key", "conflict_error", "not_found_error", "raise_first_unusable"]
@@ -56,7 +57,13 @@ def raise_first_unusable(entries: Sequence[CatalogEntry]) -> None:
 
 
 def not_found_error(
-    kind: PluginKind, wanted: str, word: str, known: Sequence[str], entries: Sequence[CatalogEntry]
+    kind: PluginKind,
+    wanted: str,
+    word: str,
+    known: Sequence[str],
+    entries: Sequence[CatalogEntry],
+    *,
+    by_name: bool = False,
 ) -> PluginNotFoundError:
     """The error that nothing answers, with what does and what might have.
 
@@ -66,6 +73,7 @@ def not_found_error(
         word: the word to find close matches for.
         known: what there is.
         entries: the catalog's; those that do not work are listed, since what is missing may be among them.
+        by_name: somebody wrote the name, so that it is worth a look whether stale metadata misses it.
     """
     installed = ", ".join(known) if known else "none"
     message = f"there is no {kind.value} {wanted}{did_you_mean(word, known)}; installed: {installed}"
@@ -74,8 +82,9 @@ def not_found_error(
         message += "; not usable:" + "".join(
             f"\n  {entry.title}: {entry.status.value}: {entry.reason}" for entry in unusable
         )
+    stale = "".join(f"\n{one}" for one in stale_entry_points() if not one.is_gone) if by_name else ""
     return PluginNotFoundError(
-        f"{message}\n`vcore plugins list` shows all; install the distribution that has it, or load its file"
+        f"{message}\n`vcore plugins list` shows all; install the distribution that has it, or load its file{stale}"
     )
 
 

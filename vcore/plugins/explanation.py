@@ -9,7 +9,7 @@ from vcore.errors import PluginError
 from vcore.plugins.catalog import LOOKUP_FIELDS, Catalog
 from vcore.plugins.complaints import config_key
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import PluginKind
+from vcore.plugins.specs import ANY_ARCHITECTURE, PluginKind
 
 if TYPE_CHECKING:
     from vcore.config import EngineConfig, PluginChoice
@@ -38,6 +38,8 @@ def explain(entry: CatalogEntry, catalog: Catalog, config: EngineConfig) -> Expl
         selected, reasons = _by_name(entry, catalog, named)
     elif entry.spec.kind in LOOKUP_FIELDS:
         selected, reasons = _by_key(entry, catalog)
+        if _is_fallback(entry, catalog, config):
+            selected, reasons = None, [*reasons, "`model.fallback` takes it where nothing serves the architecture"]
     elif choices:
         selected, reasons = _by_auto(entry, catalog)
     elif entry.spec.kind is PluginKind.OBSERVER:
@@ -82,6 +84,9 @@ def _by_key(entry: CatalogEntry, catalog: Catalog) -> tuple[bool | None, list[st
     serves = False
     for field in LOOKUP_FIELDS[entry.spec.kind]:
         for key in getattr(entry.spec, field):
+            if key == ANY_ARCHITECTURE:
+                sentences.append("it serves whatever `model.plugin` or `model.fallback` gives it, and nothing unasked")
+                continue
             try:
                 found = catalog.find_by_key(entry.spec.kind, key, field=field)
             except PluginError as error:
@@ -91,6 +96,16 @@ def _by_key(entry: CatalogEntry, catalog: Catalog) -> tuple[bool | None, list[st
             by = "it" if found == entry else f"{found.address} instead"
             sentences.append(f"{field}: {key!r} is served by {by}")
     return (None if serves else False), sentences
+
+
+def _is_fallback(entry: CatalogEntry, catalog: Catalog, config: EngineConfig) -> bool:
+    fallback = config.model.fallback
+    if fallback is None or entry.kind is not PluginKind.MODEL:
+        return False
+    try:
+        return catalog.find(PluginKind.MODEL, fallback.name) == entry
+    except PluginError:
+        return False  # of another plugin, whose own explanation says it
 
 
 def _by_auto(entry: CatalogEntry, catalog: Catalog) -> tuple[bool | None, list[str]]:

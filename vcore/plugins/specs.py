@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 __all__ = [
+    "ANY_ARCHITECTURE",
     "SPEC_TYPES",
     "AttentionBackendSpec",
     "AttentionCapabilities",
@@ -63,6 +64,10 @@ class PluginSpec:
     """Where several can do a job and the choice is ``auto``, the highest rank is taken."""
     requires: tuple[str, ...] = ()
     """PEP 508 requirements, checked against installed metadata, never by importing."""
+
+
+ANY_ARCHITECTURE = "*"
+"""In `ModelSpec.architectures`: whatever the plugin is given by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

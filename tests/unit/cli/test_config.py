@@ -23,6 +23,7 @@ HF_CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "num_hidden_layers": 3,
+    "rms_norm_eps": 1e-5,
     "vocab_size": 100,
     "max_position_embeddings": 512,
 }
@@ -123,14 +124,20 @@ def test_explain_tells_every_auto_and_why(file: Path, capsys: Captured) -> None:
     rejected = decisions["scheduler.policy"]["rejected"]
     assert {"candidate", "reasons"} == set(rejected[0])
     assert told["kv_bytes_per_token"] == 3 * 2 * 2 * 16 * 4
+    assert told["kv_cache"] == [{"num_layers": 3, "bytes_per_token": 2 * 2 * 16 * 4, "window": None}]
+    attention, mlp, norms = 64 * 64 * 2 + 2 * 64 * 32, 3 * 64 * 64, 2 * 64
+    assert told["num_parameters"] == 3 * (attention + mlp + norms) + 64 + 2 * 100 * 64
+    assert told["weight_bytes"] == 4 * told["num_parameters"]
 
 
 def test_explain_prints_a_table_for_people(file: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["config", "explain", "-c", str(file)]) == 0
     printed = capsys.readouterr().out
-    for fragment in ("model.dtype", "float32", "it serves LlamaForCausalLM", "its rank is lower", "768 bytes a token"):
+    for fragment in ("model.dtype", "float32", "it serves LlamaForCausalLM", "its rank is lower"):
         assert fragment in printed
+    assert "KV cache: 768 bytes a token (3 layers, 256 bytes a layer), 0.4 MiB for one request of 512" in printed
+    assert "Weights: 86,976 parameters, 0.3 MiB in float32." in printed
 
 
 def test_validate_tells_what_was_checked(file: Path, capsys: Captured) -> None:

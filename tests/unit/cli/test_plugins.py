@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vcore.cli.main import run
+from vcore.plugins.stale_metadata import StaleEntryPoint
 
 PLUGIN = """
 from pydantic import Field
@@ -82,6 +83,25 @@ def test_list_for_people(plugin: str, capsys: pytest.CaptureFixture[str]) -> Non
     [line] = [line for line in lines if " mru " in line]
     assert line.split()[:5] == ["eviction_policy", "mru", "mine.py", "-", "ok"]
     assert "most recent first; it wrote 18 characters" in line
+
+
+def test_list_names_what_stale_metadata_misses(
+    plugin: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        StaleEntryPoint(distribution="acme", name=name, value="acme.plugin", folder=Path("/src"), is_gone=is_gone)
+        for name, is_gone in (("fresh", False), ("old", True))
+    ]
+    monkeypatch.setattr("vcore.plugins.stale_metadata.stale_entry_points", lambda: found)
+    rows = json_of(capsys, "list", "-p", plugin)["stale"]
+    remedy = "pip install --no-deps --editable /src"
+    common = {"distribution": "acme", "value": "acme.plugin", "remedy": remedy}
+    assert rows == [{"name": "fresh", "problem": "missing", **common}, {"name": "old", "problem": "gone", **common}]
+    assert run(["plugins", "list", "-p", plugin]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("stale: ")]
+    assert len(told) == 2
+    assert "fresh = 'acme.plugin' in /src/pyproject.toml is not installed" in told[0]
+    assert remedy in told[0]
 
 
 def test_a_configuration_file_and_what_it_keeps_out(

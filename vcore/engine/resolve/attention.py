@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from vcore.config import EngineConfig
 from vcore.engine.resolve.decisions import Decision, not_considered
+from vcore.engine.resolve.limits import Limits
 from vcore.engine.resolve.lookup import selector
 from vcore.errors import ConfigError
 from vcore.plugins.catalog import Catalog
+from vcore.plugins.complaints import broken_error
 from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.specs import AttentionBackendSpec, AttentionCapabilities, PluginKind
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AttentionNeeds", "check_backend", "choose_backend", "resolve_block_size"]
+    from vcore.engine.outline import ModelOutline
+
+__all__ = ["AttentionNeeds", "attention_needs", "check_backend", "choose_backend", "resolve_block_size"]
 
 _LEFT_TO_BACKENDS = frozenset({"kv_write"})
 """What this version's layers can leave to a backend that fuses it."""
@@ -27,12 +31,16 @@ _BLOCK_SIZE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionNeeds:
-    """What is known to be needed of a backend. None, or nothing, where it is not known yet."""
+    """What is needed of a backend."""
 
-    device: torch.device | str | None
-    dtype: torch.dtype | str | None
-    head_dims: tuple[int, ...] = ()
-    block_size: int | None = None
+    device: torch.device
+    dtype: torch.dtype
+    outline: ModelOutline | None
+    """Of the model; None if it cannot be described, so that its layers are first seen when it is built."""
+    block_size: int | None
+    """As configured; None leaves it to the backend."""
+    limits: Limits
+    max_model_len: int
     compute_capability: tuple[int, int] | None = None
 
 
@@ -85,39 +93,73 @@ def check_backend(
     return reasons
 
 
+def attention_needs(
+    config: EngineConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    limits: Limits,
+    max_model_len: int,
+    outline: ModelOutline | None,
+) -> AttentionNeeds:
+    """What `config` and a model's outline come to."""
+    from vcore.engine.resolve.machine import compute_capability
+
+    return AttentionNeeds(
+        device=device,
+        dtype=dtype,
+        outline=outline,
+        block_size=None if config.cache.block_size == "auto" else config.cache.block_size,
+        limits=limits,
+        max_model_len=max_model_len,
+        compute_capability=compute_capability(device),
+    )
+
+
 def choose_backend(
     config: EngineConfig, catalog: Catalog, needs: AttentionNeeds
 ) -> tuple[CatalogEntry, Decision | None]:
     """The backend that is configured, or the best of those that can.
+
+    The code of a backend whose capabilities do not suffice, or that is not the best of those that are left, is not
+    imported.
 
     Raises:
         ConfigError: the one that is configured cannot serve, or none can; with every reason.
         PluginError: it is missing, broken or ambiguous.
     """
     choice = config.attention.backend
-    if not choice.is_auto:
-        entry = catalog.find(PluginKind.ATTENTION_BACKEND, choice.name)
-        reasons = _reasons(entry, needs)
-        if reasons:
-            raise ConfigError(
-                f"attention.backend: {entry.title} cannot serve here: {'; '.join(reasons)}. Change that, or "
-                "write 'auto'."
-            )
-        return entry, None
+    if choice.is_auto:
+        return _choose_best(catalog, needs)
+    entry = catalog.find(PluginKind.ATTENTION_BACKEND, choice.name)
+    reasons = _unlisted(entry, needs) or _own_reasons(entry, catalog, needs)
+    if reasons:
+        raise ConfigError(
+            f"attention.backend: {entry.title} cannot serve here: {'; '.join(reasons)}. Change that, or write 'auto'."
+        )
+    return entry, None
+
+
+def _choose_best(catalog: Catalog, needs: AttentionNeeds) -> tuple[CatalogEntry, Decision]:
+    """Of those whose capabilities suffice, the highest rank that knows no reason of its own against it."""
     able, rejected = [], list(not_considered(catalog, PluginKind.ATTENTION_BACKEND))
     for entry in catalog.candidates(PluginKind.ATTENTION_BACKEND):
-        reasons = _reasons(entry, needs)
+        reasons = _unlisted(entry, needs)
         if reasons:
             rejected.append((entry.address, tuple(reasons)))
         else:
             able.append(entry)
-    if not able:
-        listed = "".join(f"\n  {address}: {'; '.join(reasons)}" for address, reasons in rejected)
-        raise ConfigError(f"attention.backend: no installed backend can serve here{listed or ': none is installed'}")
-    best = catalog.best(PluginKind.ATTENTION_BACKEND, able)
-    rejected += [(entry.address, ("it can, but its rank is lower",)) for entry in able if entry is not best]
-    why = "the highest rank of those that can" if len(able) > 1 else "the only one that can"
-    return best, Decision(key="attention.backend", value=selector(catalog, best), why=why, rejected=tuple(rejected))
+    while able:
+        best = catalog.best(PluginKind.ATTENTION_BACKEND, able)
+        able.remove(best)
+        reasons = _own_reasons(best, catalog, needs)
+        if not reasons:
+            rejected += [(entry.address, ("it can, but its rank is lower",)) for entry in able]
+            why = "the highest rank of those that can"
+            value = selector(catalog, best)
+            return best, Decision(key="attention.backend", value=value, why=why, rejected=tuple(rejected))
+        rejected.append((best.address, tuple(reasons)))
+    listed = "".join(f"\n  {address}: {'; '.join(reasons)}" for address, reasons in rejected)
+    raise ConfigError(f"attention.backend: no installed backend can serve here{listed or ': none is installed'}")
 
 
 def resolve_block_size(wanted: int | str, capabilities: AttentionCapabilities) -> tuple[int, Decision | None]:
@@ -133,15 +175,46 @@ def resolve_block_size(wanted: int | str, capabilities: AttentionCapabilities) -
     return least, Decision(key="cache.block_size", value=least, why=why)
 
 
-def _reasons(entry: CatalogEntry, needs: AttentionNeeds) -> list[str]:
+def _unlisted(entry: CatalogEntry, needs: AttentionNeeds) -> list[str]:
+    """What the backend's capabilities do not cover."""
+    outline = needs.outline
     return check_backend(
         cast(AttentionBackendSpec, entry.spec).capabilities,
         device=needs.device,
         dtype=needs.dtype,
-        head_dims=needs.head_dims,
+        head_dims=() if outline is None else outline.head_dims,
         block_size=needs.block_size,
+        features=() if outline is None else outline.features,
         compute_capability=needs.compute_capability,
     )
+
+
+def _own_reasons(entry: CatalogEntry, catalog: Catalog, needs: AttentionNeeds) -> list[str]:
+    """What the backend itself has against it; it is imported for that. Nothing if it is made by a function.
+
+    Raises:
+        PluginBrokenError: it cannot be imported, or raises.
+    """
+    from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
+
+    backend = catalog.load(entry)
+    if needs.outline is None or not (isinstance(backend, type) and issubclass(backend, AttentionBackend)):
+        return []
+    wanted = "auto" if needs.block_size is None else needs.block_size
+    context = AttentionBackendContext(
+        device=needs.device,
+        dtype=needs.dtype,
+        block_size=resolve_block_size(wanted, cast(AttentionBackendSpec, entry.spec).capabilities)[0],
+        max_num_seqs=needs.limits.max_num_seqs,
+        max_num_batched_tokens=needs.limits.max_num_batched_tokens,
+        max_model_len=needs.max_model_len,
+    )
+    try:
+        told: Sequence[str] = backend.unsupported_reasons(context, needs.outline.plain_layers)
+        return list(told)
+    except Exception as error:
+        found = f"unsupported_reasons raised {type(error).__name__}: {error}"
+        raise broken_error(entry, found, expected="a list of reasons") from error
 
 
 def _fits(block_size: int, kernel_sizes: Collection[int] | None) -> bool:

@@ -11,8 +11,6 @@ from vcore.interfaces.hf_config import HFConfig
 __all__ = [
     "check_values",
     "eos_token_ids",
-    "head_dims",
-    "kv_bytes_per_token",
     "stored_dtype",
     "text_config",
     "vocab_size",
@@ -29,6 +27,10 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+"""How architectures call the number of layers."""
+_MAX_LAYERS = 4096
+"""Far above what any model has, and still built in seconds: a damaged number must not keep the machine busy."""
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "rope_theta")
 _OBJECTS = ("rope_scaling", "rope_parameters", "text_config")
 _INT32_MAX = 2**31 - 1
@@ -50,6 +52,10 @@ def check_values(config: HFConfig) -> None:
             value = holder.get(key)
             if value is not None and not isinstance(value, list) and not _is_size(value):
                 raise _unexpected(holder, key, value, f"a whole number from 0 to {_INT32_MAX}")
+        for key in _LAYER_COUNTS:
+            value = holder.get(key)
+            if isinstance(value, int) and value > _MAX_LAYERS:
+                raise _unexpected(holder, key, value, f"at most {_MAX_LAYERS} layers")
         for key in _NUMBERS:
             value = holder.get(key)
             if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
@@ -96,43 +102,6 @@ def stored_dtype(config: HFConfig) -> str | None:
             if isinstance(value, str):
                 return value.removeprefix("torch.")
     return None
-
-
-def head_dims(config: HFConfig) -> tuple[int, ...]:
-    """The head dimensions that a backend must serve, as far as the config tells; empty if it does not.
-
-    With latent attention (``kv_lora_rank``) they depend on how the model computes, so nothing is said.
-    """
-    text = text_config(config)
-    if text.get("kv_lora_rank") is not None:
-        return ()
-    explicit = text.get("head_dim")
-    if isinstance(explicit, int):
-        return (explicit,)
-    hidden, heads = text.get("hidden_size"), text.get("num_attention_heads")
-    return (hidden // heads,) if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else ()
-
-
-def kv_bytes_per_token(config: HFConfig, itemsize: int) -> int | None:
-    """Bytes of KV cache that one token takes over all layers and ranks, or None if the config does not tell.
-
-    Keys and values of every layer; with latent attention the latent and the rotary key
-    (``kv_lora_rank + qk_rope_head_dim``) instead.
-
-    Args:
-        config: of a model whose layers all keep a cache of the same shape.
-        itemsize: bytes of one number.
-    """
-    text = text_config(config)
-    layers = text.get("num_hidden_layers")
-    if not isinstance(layers, int):
-        return None
-    latent, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
-    if isinstance(latent, int):
-        return layers * (latent + rope) * itemsize if isinstance(rope, int) else None
-    heads = text.get("num_key_value_heads") or text.get("num_attention_heads")
-    dims = head_dims(config)
-    return layers * 2 * heads * dims[0] * itemsize if isinstance(heads, int) and dims else None
 
 
 def eos_token_ids(generation_config: Mapping[str, object], config: HFConfig) -> tuple[int, ...]:

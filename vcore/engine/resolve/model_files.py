@@ -1,8 +1,7 @@
-"""From a model's files to what they are: the weight loader that reads them, and the plugin of the architecture."""
+"""Which weight loader reads a model's files."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -10,16 +9,12 @@ from typing import cast
 from vcore.config import ModelConfig
 from vcore.engine.resolve.decisions import Decision
 from vcore.engine.resolve.lookup import selector, usable
-from vcore.errors import ModelNotFoundError, PluginConflictError, PluginNotFoundError, UnsupportedModelError
-from vcore.interfaces.hf_config import HFConfig
+from vcore.errors import ModelNotFoundError, PluginConflictError
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import ModelSpec, PluginKind, WeightLoaderSpec
-from vcore.suggestions import did_you_mean
+from vcore.plugins.specs import PluginKind, WeightLoaderSpec
 
-__all__ = ["choose_loader", "choose_model"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["choose_loader"]
 
 _MAX_LISTED = 12
 """File names that a message repeats."""
@@ -51,53 +46,6 @@ def choose_loader(config: ModelConfig, path: Path, catalog: Catalog) -> tuple[Ca
     why = f"{path} has {_listed(found[taken.address])}"
     value = selector(catalog, taken, _format(taken))
     return taken, Decision(key="model.load_format", value=value, why=why, rejected=tuple(rejected))
-
-
-def choose_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
-    """The model plugin: the one that is configured, or the one that serves the architecture in the model's config.
-
-    Raises:
-        UnsupportedModelError: no plugin serves it; the message has the closest that are served. Or its weights are
-            quantised in a way that the plugin does not list.
-        PluginError: the plugin is broken, or several serve it.
-    """
-    entry, decision = _find_model(config, hf_config, catalog)
-    _check_quantization(hf_config, entry)
-    return entry, decision
-
-
-def _check_quantization(hf_config: HFConfig, entry: CatalogEntry) -> None:
-    settings = hf_config.get("quantization_config")
-    if not settings:
-        return
-    method = str(settings.get("quant_method", "unnamed")) if isinstance(settings, HFConfig) else str(settings)
-    served = cast(ModelSpec, entry.spec).quantizations
-    if method not in served:
-        raise UnsupportedModelError(
-            f"{hf_config.origin}: the weights are quantised (quantization_config.quant_method is {method!r}), and "
-            f"{entry.address} loads {', '.join(sorted(served)) or 'no quantised weights'}. Use the model's unquantised "
-            "checkpoint or a GGUF file of it, or a model plugin that lists the method."
-        )
-
-
-def _find_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
-    architectures = hf_config.architectures
-    if not config.plugin.is_auto:
-        entry = catalog.find(PluginKind.MODEL, config.plugin.name)
-        if not set(architectures) & set(cast(ModelSpec, entry.spec).architectures):
-            logger.warning(
-                "model.plugin: %s does not list %s, but was named, and is used",
-                entry.address,
-                " or ".join(architectures) or "any architecture of this model",
-            )
-        return entry, None
-    for architecture in architectures:
-        try:
-            entry = catalog.find_by_key(PluginKind.MODEL, architecture)
-        except PluginNotFoundError:
-            continue
-        return entry, Decision(key="model.plugin", value=selector(catalog, entry), why=f"it serves {architecture}")
-    raise _unsupported(hf_config, catalog)
 
 
 def _files(path: Path) -> list[str]:
@@ -139,24 +87,4 @@ def _no_weights(path: Path, files: Sequence[str], loaders: Sequence[CatalogEntry
         f"{path}: found {_listed(files) or 'no files'}, expected weights that end in {endings}. "
         "Complete the folder, name a loader's format with model.load_format, or write `model.load_format: dummy` for "
         "made-up weights, which need only config.json."
-    )
-
-
-def _unsupported(hf_config: HFConfig, catalog: Catalog) -> UnsupportedModelError:
-    supported = sorted(
-        {name for entry in usable(catalog, PluginKind.MODEL) for name in cast(ModelSpec, entry.spec).architectures}
-    )
-    served = ", ".join(supported) or "none"
-    remedy = (
-        "A model plugin adds one (docs/plugins.md says how; load it with `-p FILE` or install it); model.plugin uses "
-        "one that serves a similar architecture."
-    )
-    if not hf_config.architectures:
-        return UnsupportedModelError(
-            f"{hf_config.origin} names no architecture ('architectures'); served are: {served}. {remedy}"
-        )
-    names = " or ".join(hf_config.architectures)
-    hint = did_you_mean(hf_config.architectures[0], supported)
-    return UnsupportedModelError(
-        f"no installed model plugin serves the architecture {names}{hint}; served are: {served}. {remedy}"
     )

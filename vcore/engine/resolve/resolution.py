@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcore.config import EngineConfig
+from vcore.engine.outline import ModelOutline
 from vcore.engine.resolve.decisions import Decision
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import WeightLoader
@@ -51,8 +52,13 @@ class Resolution:
     max_num_batched_tokens: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
-    kv_bytes_per_token: int | None
-    """Over all layers and ranks, or None if the model's config does not tell."""
+    outline: ModelOutline | None
+    """What the model will need, a rank; None if its plugin cannot build it without memory."""
+
+    @property
+    def kv_bytes_per_token(self) -> int | None:
+        """Bytes of cache that a token takes over all layers of a rank, inside every window; None if it is not known."""
+        return None if self.outline is None else self.outline.kv_bytes_per_token(self.block_size)
 
     @property
     def tokenizer_path(self) -> Path | None:

@@ -1,28 +1,31 @@
 """`resolve`: from what is wanted to what there is. Every ``auto`` becomes a value, with the reason.
 
-model.path ──source──> files ──loader──> config.json ──architecture──> model plugin
-machine ──> device ──┬──> dtype ──┬──> attention backend ──> block size
-config.json ─────────┴────────────┘
-config.json ──> max_model_len ──> the scheduler's limits
+model.path ──source──> files ──loader──> config.json ──architecture──> model plugin ──┐
+machine ──> device ──┬──> dtype ───────────────────────────────────────────────────┬──┴──> outline
+config.json ─────────┼──> max_model_len ──> the scheduler's limits ────────────────┘          │
+                     └──> device, dtype, limits, layers ──> attention backend, block size <───┘
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vcore.config import EngineConfig, load_config
 from vcore.config.problems import dotted_keys
-from vcore.engine.resolve.attention import AttentionNeeds, choose_backend, resolve_block_size
+from vcore.engine.outline import outline_model
+from vcore.engine.resolve.attention import attention_needs, choose_backend, resolve_block_size
 from vcore.engine.resolve.context_length import resolve_max_model_len
 from vcore.engine.resolve.decisions import Decision, DecisionLog
-from vcore.engine.resolve.hf_values import check_values, eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
+from vcore.engine.resolve.hf_values import check_values, eos_token_ids, vocab_size
 from vcore.engine.resolve.limits import check_limits, resolve_limits
 from vcore.engine.resolve.lookup import check_named_choices, selector
-from vcore.engine.resolve.machine import compute_capability, resolve_device, resolve_dtype, resolve_num_threads
-from vcore.engine.resolve.model_files import choose_loader, choose_model
+from vcore.engine.resolve.machine import resolve_device, resolve_dtype, resolve_num_threads
+from vcore.engine.resolve.model_files import choose_loader
+from vcore.engine.resolve.model_plugin import ChosenModel, choose_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
 from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy
 from vcore.engine.resolve.resolution import Resolution
@@ -61,8 +64,7 @@ class _OpenedModel:
     loader_entry: CatalogEntry
     loader: WeightLoader
     hf_config: HFConfig
-    entry: CatalogEntry
-    """The model plugin."""
+    chosen: ChosenModel
 
 
 def resolve(
@@ -103,11 +105,24 @@ def resolve(
     dtype = log.take(resolve_dtype(config.model.dtype, parts.device, model.hf_config))
     length = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
     limits = log.take_all(resolve_limits(config.scheduler, device_type=parts.device.type, max_model_len=length))
-    attention, block_size = _choose_attention(config, catalog, parts.device, dtype, model.hf_config, log)
+    outline = outline_model(
+        catalog,
+        model.chosen.entry,
+        model.chosen.options,
+        model.hf_config,
+        dtype=dtype,
+        max_model_len=length,
+        tp_size=config.runtime.tensor_parallel_size,
+    )
+    needs = attention_needs(config, parts.device, dtype, limits, length, outline)
+    attention = log.take(choose_backend(config, catalog, needs))
+    block_size = log.take(
+        resolve_block_size(config.cache.block_size, cast(AttentionBackendSpec, attention.spec).capabilities)
+    )
     _tell_num_blocks(config, parts.device, log)
     generation_config = model.loader.generation_config()
     return Resolution(
-        config=_without_auto(config, log, tokenizer),
+        config=_without_auto(config, log, tokenizer, model.chosen.options),
         decisions=_in_order(log),
         model_path=path,
         hf_config=model.hf_config,
@@ -115,7 +130,7 @@ def resolve(
         loader=model.loader,
         source_entry=source.entry,
         loader_entry=model.loader_entry,
-        model=model.entry,
+        model=model.chosen.entry,
         attention=attention,
         scheduling=parts.scheduling,
         eviction=parts.eviction,
@@ -129,7 +144,7 @@ def resolve(
         max_num_batched_tokens=limits.max_num_batched_tokens,
         vocab_size=vocab_size(model.hf_config),
         eos_token_ids=eos_token_ids(generation_config, model.hf_config),
-        kv_bytes_per_token=kv_bytes_per_token(model.hf_config, dtype.itemsize),
+        outline=outline,
     )
 
 
@@ -176,30 +191,8 @@ def _open_model(
         loader_entry=loader_entry,
         loader=loader,
         hf_config=hf_config,
-        entry=log.take(choose_model(config.model, hf_config, catalog)),
+        chosen=log.take(choose_model(config.model, hf_config, catalog)),
     )
-
-
-def _choose_attention(
-    config: EngineConfig,
-    catalog: Catalog,
-    device: torch.device,
-    dtype: torch.dtype,
-    hf_config: HFConfig,
-    log: DecisionLog,
-) -> tuple[CatalogEntry, int]:
-    """The backend and the block size."""
-    wanted = config.cache.block_size
-    needs = AttentionNeeds(
-        device=device,
-        dtype=dtype,
-        head_dims=head_dims(hf_config),
-        block_size=None if wanted == "auto" else wanted,
-        compute_capability=compute_capability(device),
-    )
-    entry = log.take(choose_backend(config, catalog, needs))
-    capabilities = cast(AttentionBackendSpec, entry.spec).capabilities
-    return entry, log.take(resolve_block_size(wanted, capabilities))
 
 
 def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLog) -> None:
@@ -210,8 +203,12 @@ def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLo
     log.decisions.append(Decision(key="cache.num_blocks", value="known once the model is loaded", why=why))
 
 
-def _without_auto(config: EngineConfig, log: DecisionLog, tokenizer: Path | None) -> EngineConfig:
+def _without_auto(
+    config: EngineConfig, log: DecisionLog, tokenizer: Path | None, model_options: Mapping[str, Any]
+) -> EngineConfig:
     values: dict[str, object] = {one.key: one.value for one in log.decisions if one.key not in _TOLD_ONLY}
+    if "model.plugin" in values and model_options:  # those of model.fallback
+        values["model.plugin"] = {"name": values["model.plugin"], "options": dict(model_options)}
     if tokenizer is not None:
         values["model.tokenizer"] = str(tokenizer)
     return load_config(config, values)

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from vcore.config import EngineConfig, PluginOptions, load_config
 from vcore.engine.resolve import Resolution, resolve
+from vcore.errors import UnsupportedModelError
+from vcore.interfaces.attention import LatentSpec, LayerSpec
 from vcore.interfaces.hf_config import HFConfig
+from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.sources import ModelSource, ModelSourceContext
 from vcore.interfaces.weights import CheckpointReader, WeightLoader, WeightLoaderContext
+from vcore.kv_cache.spec import KVCacheSpec, LatentCacheSpec
+from vcore.layers import Attention, collect_kv_cache_specs
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry, EntryStatus, Origin, OriginKind
 from vcore.plugins.specs import (
@@ -82,6 +89,75 @@ class FolderLoader(WeightLoader):
         return {"eos_token_id": [7, 8], "temperature": 0.6}
 
 
+class TinyModel(Model):
+    """Layers of attention as the config has them, between an embedding and a head that share a weight."""
+
+    def __init__(self, *, options: object, context: BuildContext) -> None:
+        super().__init__()
+        config = context.config
+        if config.get("hidden_act", "silu") != "silu":
+            raise UnsupportedModelError("hidden_act must be 'silu'")
+        heads = config.num_attention_heads
+        head_dim = config.get("head_dim") or config.hidden_size // heads
+        kinds = config.get("windows") or [None] * config.num_hidden_layers
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head.weight = self.embed.weight
+        self.layers = nn.ModuleList(
+            Attention(
+                context,
+                index,
+                LayerSpec(
+                    num_heads=heads,
+                    num_kv_heads=config.num_key_value_heads,
+                    head_dim=head_dim,
+                    scale=1.0,
+                    sliding_window=window,
+                    soft_cap=config.get("soft_cap"),
+                ),
+            )
+            for index, window in enumerate(kinds)
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        raise AssertionError("resolving computes nothing")
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("resolving computes nothing")
+
+    def load_weights(self, checkpoint: CheckpointReader) -> None:
+        checkpoint.read("embed.weight", tuple(self.embed.weight.shape))
+
+    def kv_cache_specs(self) -> list[KVCacheSpec]:
+        return collect_kv_cache_specs(self)
+
+
+class LatentModel(TinyModel):
+    """Latent attention, asked for at the backend directly."""
+
+    def __init__(self, *, options: object, context: BuildContext) -> None:
+        Model.__init__(self)
+        self.embed = nn.Embedding(context.config.vocab_size, context.config.hidden_size)
+        self.num_layers = context.config.num_hidden_layers
+        spec = LatentSpec(
+            num_heads=4, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, scale=1.0
+        )
+        for _ in range(self.num_layers):
+            context.attention.build_latent_layer(spec)
+        self.dtype = context.dtype
+
+    def kv_cache_specs(self) -> list[KVCacheSpec]:
+        return [LatentCacheSpec(dtype=self.dtype, latent_dim=576)] * self.num_layers
+
+
+class StubbornModel(TinyModel):
+    """Looks at a value while it is built, which cannot be done without memory."""
+
+    def __init__(self, *, options: object, context: BuildContext) -> None:
+        super().__init__(options=options, context=context)
+        self.first = self.embed.weight[0, 0].item()
+
+
 class WindowOptions(PluginOptions):
     window: int = 1
 
@@ -117,7 +193,9 @@ def entry_of(
 
 def base_specs() -> list[PluginSpec]:
     return [
-        ModelSpec(name="llama", load=never, api="1.0", architectures=("LlamaForCausalLM", "MistralForCausalLM")),
+        ModelSpec(name="llama", load=TinyModel, api="1.0", architectures=("LlamaForCausalLM", "MistralForCausalLM")),
+        ModelSpec(name="latent", load=LatentModel, api="1.0", architectures=("LatentForCausalLM",)),
+        ModelSpec(name="stubborn", load=StubbornModel, api="1.0", architectures=("StubbornForCausalLM",)),
         ModelSourceSpec(name="local", load=LocalSource, api="1.0", schemes=("file",)),
         ModelSourceSpec(
             name="shelf",

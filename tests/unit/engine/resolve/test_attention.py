@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ import torch
 
 from vcore.engine.resolve import Resolution, check_backend
 from vcore.engine.resolve.attention import resolve_block_size
-from vcore.errors import ConfigError, PluginConflictError
+from vcore.errors import ConfigError, PluginBrokenError, PluginConflictError
+from vcore.interfaces.attention import (
+    AttentionBackend,
+    AttentionBackendContext,
+    AttentionLayer,
+    AttentionMetadata,
+    LayerSpec,
+)
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry, EntryStatus
 from vcore.plugins.specs import AttentionBackendSpec, AttentionCapabilities
@@ -146,3 +154,102 @@ def test_a_tie_is_an_error(
     catalog = make_catalog(make_entry(backend("twin", 0, make_capabilities())))
     with pytest.raises(PluginConflictError, match=r"attention\.backend"):
         resolve_model(using=catalog)
+
+
+def test_features_of_the_model_count(
+    make_catalog: Callable[..., Catalog],
+    make_entry: Callable[..., CatalogEntry],
+    make_capabilities: Make,
+    resolve_model: Resolve,
+    decided: Callable[..., dict[str, Any]],
+) -> None:
+    able = make_capabilities(features=frozenset({"sliding_window", "soft_cap", "mla"}))
+    catalog = make_catalog(make_entry(backend("able", -1, able)))
+    assert resolve_model(using=catalog).attention.name == "plain"
+    resolution = resolve_model(using=catalog, windows=[None, 8, 8], soft_cap=50.0)
+    assert resolution.attention.name == "able"
+    rejected = dict(decided(resolution)["attention.backend"].rejected)
+    assert rejected["attention_backend/plain@vcore-engine"] == ("does not list sliding_window, soft_cap",)
+    latent = resolve_model(using=catalog, architectures=["LatentForCausalLM"])
+    assert latent.attention.name == "able"
+    with pytest.raises(ConfigError, match=r"'plain' of vcore-engine 1\.0 cannot serve here: does not list mla"):
+        resolve_model({"attention.backend": "plain"}, using=catalog, architectures=["LatentForCausalLM"])
+
+
+def test_of_a_model_that_cannot_be_described_nothing_is_demanded(resolve_model: Resolve) -> None:
+    resolution = resolve_model(architectures=["StubbornForCausalLM"], windows=[8])
+    assert resolution.attention.name == "plain"
+    assert resolution.outline is None
+    assert resolution.kv_bytes_per_token is None
+
+
+class Picky(AttentionBackend):
+    """Has something against every model, in its own words."""
+
+    asked: list[tuple[AttentionBackendContext, tuple[LayerSpec, ...]]] = []
+
+    def __init__(self, *, options: object, context: AttentionBackendContext) -> None:
+        raise AssertionError("resolving creates no backend")
+
+    def build_layer(self, spec: LayerSpec) -> AttentionLayer:
+        raise NotImplementedError
+
+    def plan(self, metadata: AttentionMetadata) -> object:
+        raise NotImplementedError
+
+    @classmethod
+    def unsupported_reasons(cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]) -> Sequence[str]:
+        cls.asked.append((context, tuple(layers)))
+        return ["it is Monday"]
+
+
+class Confused(Picky):
+    @classmethod
+    def unsupported_reasons(cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]) -> Sequence[str]:
+        raise KeyError("head_dim")
+
+
+@pytest.fixture
+def make_picky(
+    make_catalog: Callable[..., Catalog],
+    make_entry: Callable[..., CatalogEntry],
+    make_capabilities: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Catalog]:
+    """A catalog with a backend of the highest rank that is asked for its own reasons."""
+    monkeypatch.setattr(Picky, "asked", [])
+
+    def make(load: object = Picky, **listed: Any) -> Catalog:
+        spec = replace(backend("picky", 99, make_capabilities(**listed)), load=load)  # type: ignore[arg-type]
+        return make_catalog(make_entry(spec))
+
+    return make
+
+
+def test_a_reason_of_the_backend_itself_rejects_it_before_anything_is_loaded(
+    make_picky: Callable[..., Catalog], resolve_model: Resolve, decided: Callable[..., dict[str, Any]]
+) -> None:
+    resolution = resolve_model({"scheduler.max_num_seqs": 5}, using=make_picky(block_sizes=(32,)))
+    assert resolution.attention.name == "plain"
+    rejected = dict(decided(resolution)["attention.backend"].rejected)
+    assert rejected["attention_backend/picky@vcore-engine"] == ("it is Monday",)
+    [(context, layers)] = Picky.asked
+    assert (context.block_size, context.max_num_seqs, context.max_model_len) == (32, 5, 512)
+    assert [layer.head_dim for layer in layers] == [16, 16, 16]
+    with pytest.raises(ConfigError, match="cannot serve here: it is Monday"):
+        resolve_model({"attention.backend": "picky"}, using=make_picky())
+
+
+def test_a_backend_whose_capabilities_do_not_suffice_is_not_imported(
+    make_picky: Callable[..., Catalog], resolve_model: Resolve
+) -> None:
+    assert resolve_model(using=make_picky("acme_absent:Picky", devices=("cuda",))).attention.name == "plain"
+    with pytest.raises(PluginBrokenError, match="acme_absent"):
+        resolve_model(using=make_picky("acme_absent:Picky"))
+
+
+def test_a_backend_that_raises_instead_of_a_reason_is_named(
+    make_picky: Callable[..., Catalog], resolve_model: Resolve
+) -> None:
+    with pytest.raises(PluginBrokenError, match=r"'picky' of vcore.*unsupported_reasons raised KeyError: 'head_dim'"):
+        resolve_model(using=make_picky(Confused))

@@ -6,29 +6,11 @@ from typing import Any
 
 import pytest
 
-from vcore.engine.resolve.hf_values import check_values, eos_token_ids, head_dims, kv_bytes_per_token, vocab_size
+from vcore.engine.resolve.hf_values import check_values, eos_token_ids, vocab_size
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
 DENSE = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
-
-
-@pytest.mark.parametrize(
-    ("values", "dims", "num_bytes"),
-    [
-        (DENSE, (16,), 2 * 2 * 4 * 16 * 2),
-        (DENSE | {"num_key_value_heads": 1}, (16,), 2 * 2 * 1 * 16 * 2),
-        (DENSE | {"head_dim": 32}, (32,), 2 * 2 * 4 * 32 * 2),
-        ({"text_config": DENSE}, (16,), 2 * 2 * 4 * 16 * 2),
-        (DENSE | {"kv_lora_rank": 512, "qk_rope_head_dim": 64}, (), 2 * (512 + 64) * 2),
-        (DENSE | {"kv_lora_rank": 512}, (), None),
-        ({"num_hidden_layers": 2}, (), None),
-        ({}, (), None),
-    ],
-)
-def test_head_dims_and_cache_bytes(values: dict[str, Any], dims: tuple[int, ...], num_bytes: int | None) -> None:
-    assert head_dims(HFConfig(values)) == dims
-    assert kv_bytes_per_token(HFConfig(values), itemsize=2) == num_bytes
 
 
 @pytest.mark.parametrize(
@@ -67,6 +49,9 @@ def test_the_vocabulary_must_be_stated() -> None:
         ({"rms_norm_eps": "x" * 500}, r"rms_norm_eps='x{79}, expected a number"),
         ({"rope_theta": [1.0]}, "rope_theta=.*, expected a number"),
         ({"rope_scaling": "x"}, "rope_scaling='x', expected an object"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000, expected at most 4096 layers"),
+        ({"n_layer": 4097}, "n_layer=4097, expected at most 4096 layers"),
+        ({"text_config": {"num_layers": 10**6}}, "num_layers=1000000, expected at most 4096 layers"),
         ({"text_config": 3}, "text_config=3, expected an object"),
     ],
 )
@@ -82,6 +67,7 @@ def test_values_that_cannot_be_are_refused_before_a_model_is_built(values: dict[
         DENSE | {"architectures": ["A", "B"], "rms_norm_eps": 1, "rope_theta": 1e4, "rope_scaling": {"factor": 2}},
         {"architectures": None, "head_dim": None, "rope_scaling": None, "intermediate_size": [64, 128]},
         {"num_attention_heads": 0, "text_config": DENSE},
+        {"num_hidden_layers": 4096, "n_layer": [1, 2]},
     ],
 )
 def test_what_a_model_may_make_sense_of_is_left_to_it(values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The loader by the files that are there, the model plugin by the architecture."""
+"""The loader by the files that are there."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ import pytest
 
 from vcore.config import load_config
 from vcore.engine.resolve import Resolution, resolve
-from vcore.errors import (
-    ModelNotFoundError,
-    PluginBrokenError,
-    PluginConflictError,
-    PluginNotFoundError,
-    UnsupportedModelError,
-)
+from vcore.errors import ModelNotFoundError, PluginConflictError, PluginNotFoundError
 from vcore.plugins.catalog import Catalog
-from vcore.plugins.entry import CatalogEntry, EntryStatus
-from vcore.plugins.specs import ModelSpec, WeightLoaderSpec
+from vcore.plugins.entry import CatalogEntry
+from vcore.plugins.specs import WeightLoaderSpec
 
 Resolve = Callable[..., Resolution]
 
@@ -108,51 +102,3 @@ def test_a_strangers_loader_does_not_come_before_the_cores(
     spec = WeightLoaderSpec(name="st", load=never, api="1.0", rank=99, formats=("st",), suffixes=(".safetensors",))
     catalog = make_catalog(make_entry(spec, distribution="acme"))
     assert resolve_model(using=catalog).loader_entry.name == "safetensors"
-
-
-def test_the_architecture_chooses_the_model_plugin(
-    resolve_model: Resolve, decided: Callable[..., dict[str, Any]]
-) -> None:
-    resolution = resolve_model(architectures=["UnknownForCausalLM", "MistralForCausalLM"])
-    assert resolution.model.name == "llama"
-    assert decided(resolution)["model.plugin"].why == "it serves MistralForCausalLM"
-
-
-def test_an_unsupported_architecture_is_told_with_the_closest(resolve_model: Resolve) -> None:
-    with pytest.raises(UnsupportedModelError) as caught:
-        resolve_model(architectures=["Llama2ForCausalLM"])
-    message = str(caught.value)
-    assert "Llama2ForCausalLM; did you mean 'LlamaForCausalLM'" in message
-    assert "served are: LlamaForCausalLM, MistralForCausalLM" in message
-    assert "load it with `-p FILE`" in message
-
-
-def test_a_config_without_architectures_is_told(resolve_model: Resolve) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"config\.json names no architecture"):
-        resolve_model(architectures=None)
-
-
-def test_a_broken_model_plugin_is_fatal_and_named(
-    make_catalog: Callable[..., Catalog], make_entry: Callable[..., CatalogEntry], resolve_model: Resolve
-) -> None:
-    spec = ModelSpec(name="qwen", load=never, api="1.0", architectures=("QwenForCausalLM",))
-    catalog = make_catalog(make_entry(spec, status=EntryStatus.BROKEN))
-    with pytest.raises(PluginBrokenError, match="broken for a test"):
-        resolve_model(using=catalog, architectures=["QwenForCausalLM"])
-    assert resolve_model(using=catalog).model.name == "llama"
-
-
-def test_a_named_model_plugin_serves_another_architecture_with_a_warning(
-    resolve_model: Resolve, caplog: pytest.LogCaptureFixture
-) -> None:
-    resolution = resolve_model({"model.plugin": "llama"}, architectures=["AlmostLlamaForCausalLM"])
-    assert resolution.model.name == "llama"
-    assert "does not list AlmostLlamaForCausalLM" in caplog.text
-
-
-def test_quantised_weights_that_no_plugin_lists_are_refused_before_loading(resolve_model: Resolve) -> None:
-    with pytest.raises(
-        UnsupportedModelError, match=r"quant_method is 'awq'\), and model/.* loads no quantised weights"
-    ):
-        resolve_model(quantization_config={"quant_method": "awq", "bits": 4})
-    assert resolve_model(quantization_config={}).model.name
