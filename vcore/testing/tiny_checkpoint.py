@@ -63,7 +63,8 @@ class TinyCheckpoint:
     def prompt(self, length: int, seed: int = 0) -> list[int]:
         """Random token ids."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randint(0, self.config.vocab_size, (length,), generator=generator).tolist()
+        text = self.config.get("text_config", self.config)
+        return torch.randint(0, text.vocab_size, (length,), generator=generator).tolist()
 
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int]) -> torch.Tensor:

@@ -15,7 +15,6 @@ from torch import nn
 
 from vcore.interfaces.attention import AttentionContext
 from vcore.interfaces.model import BuildContext
-from vcore.interfaces.weights import CheckpointReader
 from vcore.layers import (
     AttentionBlock,
     CausalLM,
@@ -25,7 +24,6 @@ from vcore.layers import (
     RotaryEmbedding,
     Rotation,
     WeightMap,
-    load_weights,
 )
 from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, complete, layer_types
 
@@ -116,13 +114,6 @@ class Gemma3ForConditionalGeneration(Gemma3ForCausalLM):
         rename={**Gemma3ForCausalLM.weight_map.rename, "model.": "language_model.model."},
         ignored=("*vision_tower.*", "*multi_modal_projector.*"),
     )
-
-    def load_weights(self, checkpoint: CheckpointReader) -> None:
-        """Published checkpoints have ``language_model.model.*``; transformers 5 nests the other way round."""
-        weight_map = self.weight_map
-        if any(name.startswith("model.language_model.") for name in checkpoint.tensors()):
-            weight_map = replace(weight_map, rename={**weight_map.rename, "model.": "model.language_model."})
-        load_weights(self, checkpoint, weight_map)
 
 
 class RotaryByLayerType(nn.Module):

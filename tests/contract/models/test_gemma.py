@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from vcore.testing import ModelContract
+import pytest
+from transformers import Gemma3Config
+
+from vcore.testing import ModelContract, TinyCheckpoint
 
 WINDOW: dict[str, Any] = {
     "head_dim": 8,
@@ -56,3 +59,36 @@ class TestGemma3OfLocalLayers(Gemma3):
     """Fewer layers than the pattern has, so that all look back over a window."""
 
     overrides = WINDOW | {"attention_bias": True, "tie_word_embeddings": False, "final_logit_softcapping": 5.0}
+
+
+class TestGemma3WithImages(Gemma3):
+    """The language model of a checkpoint that has a vision tower, too."""
+
+    model_type = "gemma3"
+
+    @classmethod
+    def make_config(cls) -> Any:
+        text = {
+            "vocab_size": 61,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+        }
+        vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        return Gemma3Config(
+            text_config=text | WINDOW | {"sliding_window_pattern": 2},
+            vision_config=vision | {"image_size": 8, "patch_size": 4},
+            mm_tokens_per_image=4,
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tiny(cls, tmp_path_factory: pytest.TempPathFactory) -> TinyCheckpoint:
+        """With the tensors that are to be loaded; the files have those of the vision tower, too."""
+        tiny = TinyCheckpoint(cls.make_config(), tmp_path_factory.mktemp(cls.__name__))
+        text = {name: tensor for name, tensor in tiny.tensors.items() if name.startswith("language_model.")}
+        assert len(text) < len(tiny.tensors)
+        tiny.tensors = text
+        return tiny
