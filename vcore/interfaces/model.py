@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -37,6 +38,8 @@ class BuildContext:
     """How the ranks exchange tensors; needed where `tp_size` is above 1."""
     attention_fuses: frozenset[str] = frozenset()
     """`AttentionCapabilities.fuses` of the backend in `attention`: what the layers must leave to it."""
+    moe_routing: Literal["model", "uniform"] = "model"
+    """How tokens choose experts: by the model's own rule, or, for benchmarks, uniformly (`UniformRouting`)."""
 
 
 class Model(nn.Module, ABC):

@@ -6,11 +6,21 @@ from vcore.layers.attention import Attention, CachingLayer, collect_kv_cache_spe
 from vcore.layers.attention_block import AttentionBlock
 from vcore.layers.causal_lm import CausalLM, DecoderLayer
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
+from vcore.layers.heads import Heads
 from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
 from vcore.layers.mla import MLAAttention
 from vcore.layers.mlp import GatedMLP
+from vcore.layers.moe import FusedMoE, MoEBlock, SharedExperts
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import RotaryEmbedding, Rotation
+from vcore.layers.routing import (
+    GroupLimitedRouting,
+    Routing,
+    SigmoidRouting,
+    SoftmaxRouting,
+    TopKSoftmaxRouting,
+    UniformRouting,
+)
 from vcore.layers.weights import PartitionedModule, WeightMap, WeightPart, load_weights
 
 __all__ = [
@@ -20,10 +30,14 @@ __all__ = [
     "CausalLM",
     "ColumnParallelLinear",
     "DecoderLayer",
+    "FusedMoE",
     "GatedMLP",
+    "GroupLimitedRouting",
+    "Heads",
     "HeadsRMSNorm",
     "LMHead",
     "MLAAttention",
+    "MoEBlock",
     "NormStyle",
     "PartitionedModule",
     "QKVParallelLinear",
@@ -32,7 +46,13 @@ __all__ = [
     "ResidualBlock",
     "RotaryEmbedding",
     "Rotation",
+    "Routing",
     "RowParallelLinear",
+    "SharedExperts",
+    "SigmoidRouting",
+    "SoftmaxRouting",
+    "TopKSoftmaxRouting",
+    "UniformRouting",
     "VocabParallelEmbedding",
     "WeightMap",
     "WeightPart",

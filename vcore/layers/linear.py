@@ -183,8 +183,12 @@ class RowParallelLinear(PartitionedModule):
         """[..., this rank's in_features] to [..., out_features], the same on every rank."""
         if not self._is_split:
             return linear(x, self.weight, self.bias)
-        summed = self._collective.all_reduce(linear(x, self.weight))
+        summed = self._collective.all_reduce(self.summand(x))
         return summed if self.bias is None else summed + self.bias
+
+    def summand(self, x: torch.Tensor) -> torch.Tensor:
+        """What this rank adds to the sum, bias apart: for a layer that sums other things with it, all at once."""
+        return linear(x, self.weight)
 
     def weights_loaded(self) -> None:
         self.weight = packed(self.weight)

@@ -8,6 +8,7 @@ from vcore.ops.kv_write import kv_write
 from vcore.ops.latent_write import latent_write
 from vcore.ops.linear import linear, pack_linear_weight
 from vcore.ops.merge_attention import merge_attention_
+from vcore.ops.moe import fused_experts
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
 from vcore.ops.rotary import apply_rotary_
 from vcore.ops.silu_and_mul import silu_and_mul
@@ -16,6 +17,7 @@ __all__ = [
     "Op",
     "add_rms_norm",
     "apply_rotary_",
+    "fused_experts",
     "gelu_tanh_and_mul",
     "kv_write",
     "latent_write",

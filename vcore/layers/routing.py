@@ -1,0 +1,242 @@
+"""Routing: which experts each token goes to, and with which weight.
+
+A `Routing` takes a router's logits, one a token and expert, to `top_k` experts a token. It knows neither the
+router's projection nor the experts. Scores are float32 whatever the logits are, and of experts with equal scores
+the one with the lower number is chosen, on every device: in bfloat16 equal logits are common.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from vcore.errors import UnsupportedModelError
+from vcore.interfaces.model import BuildContext
+from vcore.layers.weights import parameter
+
+__all__ = [
+    "GroupLimitedRouting",
+    "Routing",
+    "SigmoidRouting",
+    "SoftmaxRouting",
+    "TopKSoftmaxRouting",
+    "UniformRouting",
+]
+
+_TINY = 1e-20
+"""Added to the sum of sigmoid scores, which may all be zero, before dividing by it."""
+
+
+class Routing(nn.Module, ABC):
+    """A rule by which tokens choose experts. A rule with parameters of its own keeps them here; they
+    are loaded like any others, and are whole on each rank."""
+
+    def __init__(self, top_k: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        """Experts a token."""
+
+    @abstractmethod
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Args:
+            logits: [num_tokens, num_experts], any floating dtype. Not changed.
+
+        Returns:
+            The weights, float32 [num_tokens, top_k], and the experts' numbers, int64 [num_tokens, top_k], each
+            expert at most once a token.
+        """
+
+
+class SoftmaxRouting(Routing):
+    """Softmax over all experts, then the best of them.
+
+    DeepSeekMoE (arXiv:2401.06066, equations 3 to 5) and Qwen-MoE; with `renormalize`, Qwen3-MoE's
+    ``norm_topk_prob``.
+    """
+
+    def __init__(self, top_k: int, *, renormalize: bool = False, scale: float = 1.0) -> None:
+        """Args:
+        top_k: experts a token.
+        renormalize: divide a token's weights by their sum.
+        scale: weights are multiplied by it (``routed_scaling_factor``).
+        """
+        super().__init__(top_k)
+        self._renormalize = renormalize
+        self._scale = scale
+
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = logits.softmax(-1, dtype=torch.float32)
+        expert_ids = _best(scores, self.top_k)
+        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+
+
+class TopKSoftmaxRouting(Routing):
+    """The best experts, then softmax over these alone: Mixtral (arXiv:2401.04088, section 2.1).
+
+    The same as `SoftmaxRouting` with `renormalize`: what the softmax over all divides by cancels out. This form
+    takes fewer exponentials, and none of them is lost to underflow.
+    """
+
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        expert_ids = _best(logits.float(), self.top_k)
+        return logits.gather(1, expert_ids).softmax(-1, dtype=torch.float32), expert_ids
+
+
+class GroupLimitedRouting(Routing):
+    """Softmax over all experts, then the best of the experts in the best groups, a group being as good as its best
+    expert: DeepSeek-V2 (arXiv:2405.04434, equations 21 to 23 and section 2.2.2), ``group_limited_greedy``."""
+
+    def __init__(
+        self, top_k: int, *, num_groups: int, top_groups: int, renormalize: bool = False, scale: float = 1.0
+    ) -> None:
+        """Args:
+            top_k: experts a token.
+            num_groups: into how many groups of equal size, consecutive experts each, they are divided (``n_group``).
+            top_groups: how many groups a token's experts come from (``topk_group``).
+            renormalize: divide a token's weights by their sum.
+            scale: weights are multiplied by it (``routed_scaling_factor``).
+
+        Raises:
+            UnsupportedModelError: there are not so many groups.
+        """
+        super().__init__(top_k)
+        _check_groups(num_groups, top_groups)
+        self._num_groups = num_groups
+        self._top_groups = top_groups
+        self._renormalize = renormalize
+        self._scale = scale
+
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = logits.softmax(-1, dtype=torch.float32)
+        groups = scores.view(len(scores), self._num_groups, -1)  # [num_tokens, num_groups, experts a group]
+        expert_ids = _best_in_groups(groups, groups.amax(-1), self._top_groups, self.top_k)
+        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+
+
+class SigmoidRouting(Routing):
+    """Sigmoid scores; a bias that balances the load takes part in the choice, but not in the weights: DeepSeek-V3
+    (arXiv:2412.19437, equations 13 to 16 and section 2.1.2), ``noaux_tc``. A group is as good as its best two
+    experts together, bias included.
+
+    Parameters: ``e_score_correction_bias``, float32 [num_experts].
+    """
+
+    def __init__(
+        self,
+        context: BuildContext,
+        *,
+        num_experts: int,
+        top_k: int,
+        num_groups: int = 1,
+        top_groups: int = 1,
+        renormalize: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        """Args:
+            context: the device to build for.
+            num_experts: to choose from.
+            top_k: experts a token.
+            num_groups: into how many groups of equal size, consecutive experts each, they are divided (``n_group``).
+            top_groups: how many groups a token's experts come from (``topk_group``).
+            renormalize: divide a token's weights by their sum (``norm_topk_prob``).
+            scale: weights are multiplied by it, after that (``routed_scaling_factor``).
+
+        Raises:
+            UnsupportedModelError: there are not so many groups, or a group has fewer than two experts.
+        """
+        super().__init__(top_k)
+        _check_groups(num_groups, top_groups)
+        if num_groups > 1 and num_experts < 2 * num_groups:
+            raise UnsupportedModelError(
+                f"the model's config divides {num_experts} experts into {num_groups} groups, but this routing "
+                f"judges a group by its best two experts. Check n_routed_experts and n_group."
+            )
+        self._num_groups = num_groups
+        self._top_groups = top_groups
+        self._renormalize = renormalize
+        self._scale = scale
+        self.e_score_correction_bias = parameter((num_experts,), torch.float32, context.device)
+
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = logits.float().sigmoid()
+        choice = scores + self.e_score_correction_bias
+        if self._num_groups == 1:
+            expert_ids = _best(choice, self.top_k)
+        else:
+            groups = choice.view(len(choice), self._num_groups, -1)  # [num_tokens, num_groups, experts a group]
+            of_groups = groups.topk(2, -1).values.sum(-1)
+            expert_ids = _best_in_groups(groups, of_groups, self._top_groups, self.top_k)
+        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+
+
+class UniformRouting(Routing):
+    """Every expert equally often, whatever the logits say, and all with the same weight: for benchmarks alone.
+
+    Random weights route most tokens to the same few experts, and a benchmark on them measures that. Here the
+    experts are the best by noise that is a function of the token's own logits, as bits: SplitMix64 (Steele, Lea,
+    Flood, OOPSLA 2014, figure 17) of their hash plus the expert's number times the golden gamma. So the choice
+    depends on nothing else in the batch and needs no generator, and the router is computed as ever.
+    """
+
+    def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        num_tokens, num_experts = logits.shape
+        bits = logits.float().view(torch.int32).to(torch.int64)
+        gammas = torch.arange(1, num_experts + 1, device=logits.device) * _signed(0x9E3779B97F4A7C15)
+        keys = _splitmix(bits + gammas).sum(-1, keepdim=True)  # [num_tokens, 1]; int64 wraps, the same everywhere
+        noise = _splitmix(keys + gammas)  # [num_tokens, num_experts]
+        weights = torch.full((num_tokens, self.top_k), 1 / self.top_k, dtype=torch.float32, device=logits.device)
+        return weights, noise.topk(self.top_k, -1).indices
+
+
+def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """The numbers of the `count` highest scores in each row of float32 [num_rows, size], highest first."""
+    # A float's bits, made to order like the float, and below them how low the number is: no two keys are equal.
+    bits = (scores + 0.0).view(torch.int32)  # adding zero makes the negative zero positive
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    lowness = torch.arange(scores.shape[1] - 1, -1, -1, device=scores.device)
+    return ((ordered.to(torch.int64) << 32) | lowness).topk(count, -1).indices
+
+
+def _best_in_groups(groups: torch.Tensor, of_groups: torch.Tensor, top_groups: int, count: int) -> torch.Tensor:
+    """`_best` among the groups that are best themselves.
+
+    Args:
+        groups: scores of experts, float32 [num_tokens, num_groups, experts a group].
+        of_groups: scores of groups, float32 [num_tokens, num_groups].
+        top_groups: how many groups count.
+        count: how many experts.
+    """
+    out = torch.ones_like(of_groups, dtype=torch.bool).scatter_(1, _best(of_groups, top_groups), False)
+    return _best(groups.masked_fill(out.unsqueeze(-1), float("-inf")).flatten(1), count)
+
+
+def _weights(chosen: torch.Tensor, renormalize: bool, scale: float) -> torch.Tensor:
+    if renormalize:
+        chosen = chosen / (chosen.sum(-1, keepdim=True) + _TINY)
+    return chosen if scale == 1.0 else chosen * scale
+
+
+def _check_groups(num_groups: int, top_groups: int) -> None:
+    if not 1 <= top_groups <= num_groups:
+        raise UnsupportedModelError(
+            f"the model's config takes experts from {top_groups} groups, but divides them into {num_groups}. "
+            f"Check n_group and topk_group."
+        )
+
+
+def _splitmix(states: torch.Tensor) -> torch.Tensor:
+    states = (states ^ _shifted(states, 30)) * _signed(0xBF58476D1CE4E5B9)
+    states = (states ^ _shifted(states, 27)) * _signed(0x94D049BB133111EB)
+    return states ^ _shifted(states, 31)
+
+
+def _shifted(states: torch.Tensor, bits: int) -> torch.Tensor:
+    """A logical shift to the right."""
+    return (states >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 of the same 64 bits."""
+    return value - (1 << 64) if value >> 63 else value
