@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
-from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, RotaryEmbedding, WeightMap
+from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, Heads, NormStyle, RotaryEmbedding, WeightMap
 
 __all__ = ["LlamaForCausalLM"]
 
@@ -33,6 +32,7 @@ class LlamaForCausalLM(CausalLM):
         """
         config = context.config
         norms = NormStyle(eps=config.rms_norm_eps)
+        heads = Heads.from_config(config)
 
         def make_layer(layer_index: int) -> DecoderLayer:
             return DecoderLayer(
@@ -40,9 +40,9 @@ class LlamaForCausalLM(CausalLM):
                     context,
                     layer_index,
                     hidden_size=config.hidden_size,
-                    num_heads=config.num_attention_heads,
-                    num_kv_heads=config.get("num_key_value_heads") or config.num_attention_heads,
-                    head_dim=_head_dim(config),
+                    num_heads=heads.num_heads,
+                    num_kv_heads=heads.num_kv_heads,
+                    head_dim=heads.head_dim,
                     norms=norms,
                     qkv_bias=config.get("attention_bias", False),
                     o_bias=config.get("attention_bias", False),
@@ -57,10 +57,5 @@ class LlamaForCausalLM(CausalLM):
                 ),
             )
 
-        super().__init__(
-            context, make_layer=make_layer, norms=norms, rotary=RotaryEmbedding(context, _head_dim(config))
-        )
-
-
-def _head_dim(config: HFConfig) -> int:
-    return int(config.get("head_dim") or config.hidden_size // config.num_attention_heads)
+        rotary = RotaryEmbedding(context, heads.head_dim)
+        super().__init__(context, make_layer=make_layer, norms=norms, rotary=rotary)
