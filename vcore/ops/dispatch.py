@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import update_wrapper
 from pkgutil import resolve_name
@@ -10,6 +11,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 import torch
 
 __all__ = ["Op", "op"]
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,10 +41,20 @@ class Op(Generic[P, R]):
         kernel = self._kernels.get(device_type)
         if kernel is None:
             name = self._lazy_kernels.get(device_type)
-            found: Any = self.reference if name is None else resolve_name(name)
+            found: Any = self.reference if name is None else self._import(name)
             kernel = cast("Callable[Concatenate[torch.Tensor, P], R]", found)
             self._kernels[device_type] = kernel
         return kernel
+
+    def _import(self, name: str) -> Any:
+        """The kernel of that name; the reference, if the library that it is written in is not installed."""
+        try:
+            return resolve_name(name)
+        except ModuleNotFoundError as error:
+            if error.name != "triton":
+                raise
+            logger.warning("%s runs without its fused kernel: triton is not installed", self.reference.__name__)
+            return self.reference
 
 
 def op(

@@ -10,7 +10,7 @@ from vcore.ops.dispatch import op
 __all__ = ["gelu_tanh_and_mul"]
 
 
-@op()
+@op(cuda="vcore.ops.triton.gates:gelu_tanh_and_mul")
 def gelu_tanh_and_mul(x: torch.Tensor) -> torch.Tensor:
     """``gelu(gate) * up`` of the joined projection, with the tanh approximation of GELU (arXiv:1606.08415, section 2).
 

@@ -9,7 +9,7 @@ from vcore.ops.dispatch import op
 __all__ = ["kv_write"]
 
 
-@op()
+@op(cuda="vcore.ops.triton.kv_write:kv_write")
 def kv_write(
     k: torch.Tensor,
     v: torch.Tensor,

@@ -18,7 +18,7 @@ _ROWS_PACKED_FOR = 32
 """oneDNN chooses a packing by the number of rows; that for 32 also serves 1 and 2048 at full speed."""
 
 
-@op()
+@op(cuda="vcore.ops.triton.linear:linear")
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x @ weight.T + bias``.
 

@@ -10,7 +10,7 @@ from vcore.ops.dispatch import op
 __all__ = ["add_rms_norm", "rms_norm"]
 
 
-@op()
+@op(cuda="vcore.ops.triton.rms_norm:rms_norm")
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """``x / sqrt(mean(x²) + eps) * weight`` over the last axis.
 
@@ -25,7 +25,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(x.dtype)
 
 
-@op()
+@op(cuda="vcore.ops.triton.rms_norm:add_rms_norm")
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from vcore.ops.dispatch import op
 __all__ = ["apply_rotary_"]
 
 
-@op()
+@op(cuda="vcore.ops.triton.rotary:apply_rotary_")
 def apply_rotary_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False) -> None:
     """Turn each pair of features of `x` by its token's angle, in place.
 

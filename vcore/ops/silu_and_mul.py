@@ -10,7 +10,7 @@ from vcore.ops.dispatch import op
 __all__ = ["silu_and_mul"]
 
 
-@op()
+@op(cuda="vcore.ops.triton.gates:silu_and_mul")
 def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     """``silu(gate) * up`` of the joined projection.
 

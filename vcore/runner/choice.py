@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcore.ops.dispatch import op
 from vcore.runner.filters import thresholds, thresholds_on_host
 from vcore.runner.gumbel import log_exponential
 
@@ -22,6 +23,7 @@ _CHUNK_ELEMENTS = {"cpu": 1 << 18}
 _CHUNK_ELEMENTS_DEVICE = 1 << 23
 
 
+@op(cuda="vcore.ops.triton.race:greedy")
 def greedy(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The most likely token of each row; of equal ones, that with the lowest id.
 
@@ -40,6 +42,7 @@ def greedy(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return token_ids_, logits.gather(1, token_ids_[:, None]).squeeze(1)
 
 
+@op(cuda="vcore.ops.triton.race:race")
 def race(
     logits: torch.Tensor,
     rows: torch.Tensor,

@@ -41,11 +41,11 @@ class TritonPagedPlan:
 class TritonPagedLayer(AttentionLayer):
     """One layer's attention. Layers of equal spec are one object."""
 
-    def __init__(self, spec: LayerSpec, workspace: Workspace, *, num_sms: int, early_merge: bool) -> None:
+    def __init__(self, spec: LayerSpec, workspace: Workspace, *, num_sms: int, early: bool) -> None:
         self._spec = spec
         self._workspace = workspace
         self._num_sms = num_sms
-        self._early_merge = early_merge
+        self._early = early
 
     def forward(
         self,
@@ -81,7 +81,7 @@ class TritonPagedLayer(AttentionLayer):
             soft_cap=spec.soft_cap,
             config=decode_config(itemsize=q.dtype.itemsize, head_dim=spec.head_dim, num_requests=num_decodes),
             num_sms=self._num_sms,
-            early_merge=self._early_merge,
+            early=self._early,
         )
 
     def _prefill(self, q: torch.Tensor, layer_cache: torch.Tensor, plan: TritonPagedPlan, out: torch.Tensor) -> None:
@@ -117,17 +117,15 @@ class TritonPagedBackend(AttentionBackend):
         if context.device.type == "cuda":
             properties = torch.cuda.get_device_properties(context.device)
             self._num_sms = properties.multi_processor_count
-            self._early_merge = properties.major >= 9
+            self._early = properties.major >= 9
         else:
             self._num_sms = _NUM_INTERPRETED_SMS
-            self._early_merge = False
+            self._early = False
 
     def build_layer(self, spec: LayerSpec) -> TritonPagedLayer:
         """The layer for `spec`; allocates its workspace, which layers of the same shape share."""
         if spec not in self._layers:
-            self._layers[spec] = TritonPagedLayer(
-                spec, self._workspace(spec), num_sms=self._num_sms, early_merge=self._early_merge
-            )
+            self._layers[spec] = TritonPagedLayer(spec, self._workspace(spec), num_sms=self._num_sms, early=self._early)
         return self._layers[spec]
 
     def _workspace(self, spec: LayerSpec) -> Workspace:

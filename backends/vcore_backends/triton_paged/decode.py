@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from vcore_backends.triton_paged.configs import DecodeConfig
 from vcore_backends.triton_paged.merge import merge_kernel
@@ -68,10 +68,11 @@ def _decode_kernel(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     NUM_STAGES: tl.constexpr,
-    EARLY_MERGE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
-    if EARLY_MERGE:
+    if EARLY:
         gdc_launch_dependents()  # the merging kernel may take its place now; it waits before it reads
+        gdc_wait()
     kv_head = tl.program_id(0)
     program = tl.program_id(1)
 
@@ -178,7 +179,7 @@ def decode_attention(
     soft_cap: float | None,
     config: DecodeConfig,
     num_sms: int,
-    early_merge: bool,
+    early: bool,
 ) -> None:
     """Attention of one query token a request over its paged context; writes `out`.
 
@@ -195,7 +196,7 @@ def decode_attention(
         soft_cap: as in `LayerSpec`.
         config: tile sizes and the like.
         num_sms: multiprocessors of the device.
-        early_merge: start the merging kernel early (programmatic dependent launch; compute capability 9.0).
+        early: start both kernels early (programmatic dependent launch; compute capability 9.0).
     """
     num_requests, num_heads, head_dim = q.shape
     block_size, num_kv_heads = layer_cache.shape[2], layer_cache.shape[3]
@@ -208,7 +209,7 @@ def decode_attention(
         "BLOCK_N": config.block_n,
         "ROWS": row_class(num_requests),
         "WINDOW": sliding_window or 0,
-        "EARLY_MERGE": early_merge,
+        "EARLY": early,
     }
     _decode_kernel[(num_kv_heads, programs)](
         out,
@@ -236,6 +237,7 @@ def decode_attention(
         SOFT_CAP=soft_cap or 0.0,
         NUM_STAGES=config.num_stages,
         num_warps=config.num_warps,
+        **({"launch_pdl": True} if early else {}),
         **shared,
     )
     merge_kernel[(num_heads, num_requests)](
@@ -249,6 +251,6 @@ def decode_attention(
         out.stride(1),
         BLOCK_P=config.merge_block,
         num_warps=config.merge_warps,
-        launch_pdl=early_merge,
+        **({"launch_pdl": True} if early else {}),
         **shared,
     )

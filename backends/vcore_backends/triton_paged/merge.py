@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from vcore_backends.triton_paged.tiles import line_of_tiles
 
@@ -31,8 +31,13 @@ def merge_kernel(
     ROWS: tl.constexpr,
     WINDOW: tl.constexpr,
     BLOCK_P: tl.constexpr,
-    EARLY_MERGE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    if EARLY:
+        # All programs wait, those without partials too: what is launched next waits for this kernel alone, and
+        # must not start before the decode kernel has written its rows.
+        gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     row = tl.program_id(1)
     ends, total = line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
@@ -43,10 +48,6 @@ def merge_kernel(
 
     dims = tl.arange(0, HEAD_DIM_PAD)
     out_place = out_ptr + row * stride_out_token + head * stride_out_head + dims
-    if EARLY_MERGE:
-        # All programs wait, those without partials too: what is launched next waits for this kernel alone, and
-        # must not start before the decode kernel has written its rows.
-        gdc_wait()
     if end == begin:  # a padding row without context
         tl.store(out_place, tl.zeros([HEAD_DIM_PAD], out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
         return

@@ -1,0 +1,175 @@
+"""Choosing a token a row in two stages, without a sort and without a copy of the logits.
+
+    stage 1    program (chunk, row)    its chunk's largest logit m, and the winner of (x - m) / T - log E
+    stage 2    program (row)           the winner over the chunks, each moved by (m - largest m) / T
+
+The noise is that of `vcore.runner.gumbel`, computed where it is used. Without noise the same stages find the
+largest logit.
+"""
+
+# mypy: disable-error-code="import-not-found,no-untyped-def,no-untyped-call,untyped-decorator"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+__all__ = ["greedy", "race"]
+
+_GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
+_MIX_1 = tl.constexpr(0xBF58476D1CE4E5B9)
+_MIX_2 = tl.constexpr(0x94D049BB133111EB)
+_LARGEST_BELOW_ONE = tl.constexpr(1.0 - 2.0**-24)
+_SCALE = tl.constexpr(2.0**-53)
+_FEW_ROWS = 16
+"""Up to here chunks are small, so that they occupy the whole device."""
+
+
+@triton.jit
+def _log_exponential(states):
+    """`vcore.runner.gumbel.log_exponential` of uint64 states."""
+    states = (states ^ (states >> 30)) * tl.full([], _MIX_1, tl.uint64)
+    states = (states ^ (states >> 27)) * tl.full([], _MIX_2, tl.uint64)
+    states = states ^ (states >> 31)
+    v = ((states >> 11).to(tl.int64).to(tl.float32) + 0.5) * _SCALE
+    v = tl.minimum(v, _LARGEST_BELOW_ONE)
+    return libdevice.log(-libdevice.log1p(-v))
+
+
+@triton.jit
+def _chunk_kernel(
+    best_ptr,
+    best_id_ptr,
+    largest_ptr,
+    logits_ptr,
+    rows_ptr,
+    temperature_ptr,
+    keys_ptr,
+    vocab_size,
+    stride_row,
+    num_chunks,
+    HAS_ROWS: tl.constexpr,
+    NOISE: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    chunk = tl.program_id(0)
+    index = tl.program_id(1).to(tl.int64)
+    row = tl.load(rows_ptr + index) if HAS_ROWS else index
+    ids = chunk * CHUNK + tl.arange(0, CHUNK)
+    x = tl.load(logits_ptr + row * stride_row + ids, mask=ids < vocab_size, other=float("-inf")).to(tl.float32)
+    invalid = tl.sum((x != x).to(tl.int32), 0) > 0
+    largest = tl.max(tl.where(x != x, float("-inf"), x), 0)
+    scores = x
+    if NOISE:
+        # Nothing but masked tokens, or one raised to inf: subtracting would make NaN.
+        shift = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
+        key = tl.load(keys_ptr + index).to(tl.uint64, bitcast=True)
+        states = key + (ids.to(tl.uint64) + 1) * tl.full([], _GAMMA, tl.uint64)
+        scores = tl.div_rn(x - shift, tl.load(temperature_ptr + index)) - _log_exponential(states)
+    scores = tl.where(scores != scores, float("-inf"), scores)
+    best = tl.max(scores, 0)
+    best_id = tl.min(tl.where(scores == best, ids, 2147483647), 0)
+    place = index * num_chunks + chunk
+    tl.store(best_ptr + place, tl.where(invalid, float("nan"), best))
+    tl.store(best_id_ptr + place, best_id)
+    tl.store(largest_ptr + place, largest)
+
+
+@triton.jit
+def _merge_kernel(
+    token_ids_ptr,
+    scores_ptr,
+    best_ptr,
+    best_id_ptr,
+    largest_ptr,
+    temperature_ptr,
+    num_chunks,
+    NOISE: tl.constexpr,
+    CHUNKS_PAD: tl.constexpr,
+):
+    index = tl.program_id(0).to(tl.int64)
+    chunks = tl.arange(0, CHUNKS_PAD)
+    mask = chunks < num_chunks
+    best = tl.load(best_ptr + index * num_chunks + chunks, mask=mask, other=float("-inf"))
+    best_id = tl.load(best_id_ptr + index * num_chunks + chunks, mask=mask, other=2147483647)
+    invalid = tl.sum((best != best).to(tl.int32), 0) > 0
+    scores = tl.where(best != best, float("-inf"), best)
+    if NOISE:
+        largest = tl.load(largest_ptr + index * num_chunks + chunks, mask=mask, other=float("-inf"))
+        shifts = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
+        overall = tl.max(largest, 0)
+        overall = tl.where(tl.abs(overall) == float("inf"), 0.0, overall)
+        moved = scores + tl.div_rn(shifts - overall, tl.load(temperature_ptr + index))
+        scores = tl.where(tl.abs(scores) == float("inf"), scores, moved)
+    score = tl.max(scores, 0)
+    tl.store(token_ids_ptr + index, tl.min(tl.where(scores == score, best_id, 2147483647), 0).to(tl.int64))
+    tl.store(scores_ptr + index, tl.where(invalid, float("nan"), score).to(scores_ptr.dtype.element_ty))
+
+
+def greedy(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `vcore.runner.choice.greedy`."""
+    scores = torch.empty(logits.shape[0], dtype=logits.dtype, device=logits.device)
+    return _choose(logits, scores, None, None, None), scores
+
+
+def race(
+    logits: torch.Tensor,
+    rows: torch.Tensor,
+    temperature: torch.Tensor,
+    keys: torch.Tensor,
+    offsets: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `vcore.runner.choice.race`; `offsets` is not read."""
+    scores = torch.empty(rows.shape[0], dtype=torch.float32, device=logits.device)
+    return _choose(logits, scores, rows, temperature, keys), scores
+
+
+def _choose(
+    logits: torch.Tensor,
+    scores: torch.Tensor,
+    rows: torch.Tensor | None,
+    temperature: torch.Tensor | None,
+    keys: torch.Tensor | None,
+) -> torch.Tensor:
+    """int64 token ids, one for each of `scores`, which are written."""
+    num_rows, vocab_size = scores.shape[0], logits.shape[1]
+    token_ids = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
+    if not num_rows:
+        return token_ids
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    chunk = 1024 if num_rows <= _FEW_ROWS else 4096
+    num_chunks = triton.cdiv(vocab_size, chunk)
+    partial = torch.empty((3, num_rows, num_chunks), dtype=torch.float32, device=logits.device)
+    best, best_id, largest = partial[0], partial[1].view(torch.int32), partial[2]
+    noise = keys is not None
+    _chunk_kernel[(num_chunks, num_rows)](
+        best,
+        best_id,
+        largest,
+        logits,
+        rows,
+        temperature,
+        keys,
+        vocab_size,
+        logits.stride(0),
+        num_chunks,
+        HAS_ROWS=rows is not None,
+        NOISE=noise,
+        CHUNK=chunk,
+        num_warps=chunk // 512 if noise else 4,
+    )
+    _merge_kernel[(num_rows,)](
+        token_ids,
+        scores,
+        best,
+        best_id,
+        largest,
+        temperature,
+        num_chunks,
+        NOISE=noise,
+        CHUNKS_PAD=triton.next_power_of_2(num_chunks),
+        num_warps=1 if num_chunks <= 256 else 4,
+    )
+    return token_ids
