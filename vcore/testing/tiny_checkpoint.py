@@ -47,6 +47,10 @@ class TinyCheckpoint:
         with torch.no_grad():
             for weight in self.reference.parameters():
                 weight.copy_(torch.randn_like(weight) * weight_scale + (weight.mean() if weight.ndim == 1 else 0.0))
+            stored = self.reference.state_dict()
+            for name, buffer in self.reference.named_buffers():
+                if name in stored and buffer.is_floating_point():
+                    buffer.copy_(torch.randn_like(buffer) * weight_scale)
         self.reference.generation_config = GenerationConfig()  # no end-of-sequence tokens
         self.folder = folder
         self.reference.save_pretrained(folder)
