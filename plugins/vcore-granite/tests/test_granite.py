@@ -1,6 +1,6 @@
 """Granite against transformers: logits, greedy tokens, ranks, and the loading of weights."""
 
-from vcore.testing.model_contract import ModelContract
+from vcore.testing import ModelContract
 
 MULTIPLIERS = {
     "embedding_multiplier": 3.0,
@@ -17,8 +17,7 @@ class TestGranite(ModelContract):
 
 class TestGraniteTiedWithBiases(ModelContract):
     model_type = "granite"
-    overrides = {
-        **MULTIPLIERS,
+    overrides = MULTIPLIERS | {
         "tie_word_embeddings": True,
         "attention_bias": True,
         "mlp_bias": True,

@@ -1,14 +1,11 @@
-"""Write a tiny Granite with random weights, for a look at all that there is around a model.
-
-python tests/tiny_granite.py FOLDER
-"""
+"""Write a tiny Granite with random weights: ``python tests/tiny_granite.py FOLDER``."""
 
 import sys
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GraniteConfig, PreTrainedTokenizerFast
-from vcore.testing.tiny_checkpoint import TinyCheckpoint
+from vcore.testing import TinyCheckpoint
 
 CONFIG = GraniteConfig(
     vocab_size=256,
