@@ -41,12 +41,13 @@ class _Experts(PartitionedModule):
             (num_experts, out_features, in_features), context.dtype, context.device
         )
         self.packed = nn.ParameterList()
-        self._matrices: torch.Tensor | tuple[torch.Tensor, ...] = self.weight
+        self._packed: tuple[torch.Tensor, ...] = ()
+        """The same, to look up without a detour."""
 
     @property
     def matrices(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """By expert, [out_features, in_features]."""
-        return self._matrices
+        return self._packed if self.weight is None else self.weight
 
     def weights_loaded(self) -> None:
         assert self.weight is not None
@@ -55,7 +56,7 @@ class _Experts(PartitionedModule):
             return
         others = (packed(nn.Parameter(matrix, requires_grad=False)) for matrix in self.weight[1:])
         self.packed.extend((first, *others))
-        self._matrices = tuple(self.packed)
+        self._packed = tuple(self.packed)
         self.weight = None  # its memory goes with it
 
 

@@ -1,0 +1,73 @@
+"""Mixtral (Jiang et al., 2024, arXiv:2401.04088): Mistral with eight gated networks a layer, two of them a token."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from vcore.interfaces.model import BuildContext
+from vcore.layers import (
+    AttentionBlock,
+    CausalLM,
+    DecoderLayer,
+    Heads,
+    MoEBlock,
+    NormStyle,
+    RotaryEmbedding,
+    TopKSoftmaxRouting,
+    WeightMap,
+)
+
+__all__ = ["MixtralForCausalLM"]
+
+
+class MixtralForCausalLM(CausalLM):
+    """The ``MixtralForCausalLM`` of Hugging Face checkpoints."""
+
+    weight_map: ClassVar[WeightMap] = WeightMap(
+        stacked={
+            "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+            "gate_up_experts": ("{expert}.w1", "{expert}.w3"),
+            "down_experts": ("{expert}.w2",),
+        },
+        rename={
+            "self_attn.norm.": "input_layernorm.",
+            "mlp.norm.": "post_attention_layernorm.",
+            "mlp.": "block_sparse_moe.",
+        },
+        ignored=("*.rotary_emb.inv_freq",),
+    )
+
+    def __init__(self, *, options: None, context: BuildContext) -> None:
+        """Raises:
+        UnsupportedModelError: the config asks for another activation, an unknown rope scaling, or more experts a
+            token than there are.
+        """
+        config = context.config
+        norms = NormStyle(eps=config.rms_norm_eps)
+        heads = Heads.from_config(config)
+
+        def make_layer(layer_index: int) -> DecoderLayer:
+            return DecoderLayer(
+                AttentionBlock(
+                    context,
+                    layer_index,
+                    hidden_size=config.hidden_size,
+                    num_heads=heads.num_heads,
+                    num_kv_heads=heads.num_kv_heads,
+                    head_dim=heads.head_dim,
+                    norms=norms,
+                    sliding_window=config.get("sliding_window"),
+                ),
+                MoEBlock(
+                    context,
+                    hidden_size=config.hidden_size,
+                    num_experts=config.num_local_experts,
+                    intermediate_size=config.intermediate_size,
+                    routing=TopKSoftmaxRouting(config.num_experts_per_tok),
+                    norms=norms,
+                    activation=config.get("hidden_act", "silu"),
+                ),
+            )
+
+        rotary = RotaryEmbedding(context, heads.head_dim)
+        super().__init__(context, make_layer=make_layer, norms=norms, rotary=rotary)
