@@ -58,16 +58,31 @@ def command(
             emit(pulled)
         else:
             print(pulled["path"])
+        _say_terms(pulled)
 
 
 def _pull(
     name: str, from_file: Path | None, tree: EngineConfig, catalog: Catalog, progress: ProgressCallback
-) -> dict[str, str]:
-    from vcore.engine.resolve.model_source import choose_source, fetch_model
+) -> dict[str, Any]:
+    from vcore.engine.resolve.model_source import choose_source, create_source
 
     chosen = choose_source(name, catalog, source=tree.model.source)
-    path = fetch_model(chosen, catalog, offline=tree.model.offline, progress=progress, from_file=from_file)
-    return {"name": name, "path": str(path), "source": chosen.entry.address}
+    source = create_source(chosen, catalog, offline=tree.model.offline, progress=progress)
+    path = source.fetch(chosen.name, from_file=from_file)
+    licence = source.licence(chosen.name)
+    terms = None
+    if licence is not None:
+        copy = None if licence.file is None else str(path / licence.file)
+        terms = {"name": licence.name, "url": licence.url, "file": copy}
+    return {"name": name, "path": str(path), "source": chosen.entry.address, "licence": terms}
+
+
+def _say_terms(pulled: dict[str, Any]) -> None:
+    """A model may come under terms of its own: no question is asked, so that scripts go on, but they are named."""
+    terms = pulled["licence"]
+    if terms is not None:
+        copy = "" if terms["file"] is None else f", a copy of which is {terms['file']}"
+        print(f"note: by using {pulled['name']} you accept the {terms['name']}: {terms['url']}{copy}", file=sys.stderr)
 
 
 def _prepare(path: str, catalog: Catalog, progress: ProgressCallback) -> None:

@@ -44,7 +44,7 @@ _EXPORTS = {
     "model": ("BuildContext", "Model"),
     "observer": ("Observer", "ObserverContext", "ObserverEvent"),
     "scheduling": ("RequestView", "SchedulingContext", "SchedulingPolicy"),
-    "sources": ("ModelSource", "ModelSourceContext", "ProgressCallback"),
+    "sources": ("ModelLicence", "ModelSource", "ModelSourceContext", "ProgressCallback"),
     "step": ("NewRow", "SampledTokens", "SchedulerOutput", "TokenLogprobs"),
     "weights": ("CheckpointReader", "TensorInfo", "WeightLoader", "WeightLoaderContext"),
 }

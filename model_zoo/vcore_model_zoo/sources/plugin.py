@@ -27,7 +27,7 @@ def vcore_model_sources() -> Sequence[ModelSourceSpec]:
             api="1.0",
             summary="small models that Python packages carry",
             schemes=("pypi",),
-            models=("smollm2-135m",),
+            models=("smollm2-135m", "gemma3-270m"),
         ),
         ModelSourceSpec(
             name="hub",

@@ -13,7 +13,7 @@ SOURCE = '''
 """A source and a loader of one file."""
 from pathlib import Path
 from vcore.errors import UnsupportedModelError
-from vcore.interfaces.sources import ModelSource
+from vcore.interfaces.sources import ModelLicence, ModelSource
 from vcore.interfaces.weights import CheckpointReader, WeightLoader
 from vcore.plugins import ModelSourceSpec, WeightLoaderSpec, hookimpl
 
@@ -28,6 +28,11 @@ class Source(ModelSource):
         (folder / f"{name}.mine").write_text(f"{from_file} {self.context.offline}")
         self.context.progress("fetching", 1, 2)
         return folder
+
+    def licence(self, name):
+        if name != "guarded":
+            return None
+        return ModelLicence(name="Own Terms", url="https://example.org/terms", file="TERMS")
 
 
 class Reader(CheckpointReader):
@@ -54,7 +59,8 @@ class Loader(WeightLoader):
 
 @hookimpl
 def vcore_model_sources():
-    return [ModelSourceSpec(name="mine", load=Source, api="1.0", schemes=("mine",), models=("own", "strange"))]
+    models = ("guarded", "own", "strange")
+    return [ModelSourceSpec(name="mine", load=Source, api="1.0", schemes=("mine",), models=models)]
 
 
 @hookimpl
@@ -105,6 +111,26 @@ def test_json_is_one_object(plugin: str, tmp_path: Path, capsys: pytest.CaptureF
         "name": "mine://own",
         "path": str(folder(tmp_path)),
         "source": f"model_source/mine@{Path(plugin).name}",
+        "licence": None,
+    }
+
+
+def test_terms_of_their_own_are_named(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pull", "guarded", "-p", plugin]) == 0
+    printed = capsys.readouterr()
+    copy = folder(tmp_path, "guarded") / "TERMS"
+    assert printed.out == f"{folder(tmp_path, 'guarded')}\n"
+    assert f"the Own Terms: https://example.org/terms, a copy of which is {copy}" in printed.err
+    assert run(["pull", "own", "-p", plugin]) == 0
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_terms_stand_in_the_json(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pull", "guarded", "-p", plugin, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == {
+        "name": "Own Terms",
+        "url": "https://example.org/terms",
+        "file": str(folder(tmp_path, "guarded") / "TERMS"),
     }
 
 
@@ -117,7 +143,7 @@ def test_options_reach_the_source(plugin: str, tmp_path: Path) -> None:
 def test_without_a_name_it_lists_what_can_be_pulled(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pull", "-p", plugin]) == 0
     printed = capsys.readouterr().out
-    for fragment in ("smollm2-135m", "own, strange, mine://NAME", "hf://NAME"):
+    for fragment in ("smollm2-135m", "guarded, own, strange, mine://NAME", "hf://NAME"):
         assert fragment in printed
 
 

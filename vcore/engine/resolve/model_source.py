@@ -19,7 +19,7 @@ from vcore.plugins.entry import CatalogEntry
 from vcore.plugins.specs import ModelSourceSpec, PluginKind
 from vcore.suggestions import did_you_mean
 
-__all__ = ["ChosenSource", "choose_source", "fetch_model", "short_names"]
+__all__ = ["ChosenSource", "choose_source", "create_source", "fetch_model", "short_names"]
 
 _FILE_SCHEME = "file"
 _EXPLICIT = ("./", "../", "~", "/", ".\\", "..\\")
@@ -98,9 +98,15 @@ def fetch_model(
         ModelNotFoundError: the source has no such model.
         DownloadError: it could not be fetched whole.
     """
+    return create_source(chosen, catalog, offline=offline, progress=progress).fetch(chosen.name, from_file=from_file)
+
+
+def create_source(
+    chosen: ChosenSource, catalog: Catalog, *, offline: bool, progress: ProgressCallback | None = None
+) -> ModelSource:
+    """The source itself, with its options, to fetch from and to ask; arguments as of `fetch_model`."""
     context = ModelSourceContext(cache_dir=model_cache_dir(), progress=progress, offline=offline)
-    source = cast(ModelSource, catalog.create(chosen.entry, options=chosen.options, context=context))
-    return source.fetch(chosen.name, from_file=from_file)
+    return cast(ModelSource, catalog.create(chosen.entry, options=chosen.options, context=context))
 
 
 def short_names(catalog: Catalog) -> list[str]:
