@@ -191,8 +191,8 @@ def _print_decisions(resolution: Resolution) -> None:
         return
     config, ranks = resolution.config, resolution.config.runtime.tensor_parallel_size
     console.print(weights_line(resolution.outline, config.model.dtype, ranks), highlight=False)
-    line = cache_line(resolution.outline, resolution.block_size, resolution.max_model_len, ranks)
-    console.print(line, highlight=False)
+    length, block_size, chunk = resolution.max_model_len, resolution.block_size, resolution.max_chunk
+    console.print(cache_line(resolution.outline, block_size, length, chunk, ranks), highlight=False)
 
 
 def _outline(resolution: Resolution) -> dict[str, Any]:

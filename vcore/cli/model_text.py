@@ -17,7 +17,7 @@ def weights_line(outline: ModelOutline, dtype: str, ranks: int = 1) -> str:
     )
 
 
-def cache_line(outline: ModelOutline, block_size: int, max_model_len: int, ranks: int = 1) -> str:
+def cache_line(outline: ModelOutline, block_size: int, max_model_len: int, max_chunk: int, ranks: int = 1) -> str:
     """Bytes a token and a request, by kinds of layers."""
     kinds = outline.cache_kinds
     if not kinds:
@@ -28,7 +28,7 @@ def cache_line(outline: ModelOutline, block_size: int, max_model_len: int, ranks
         parts = f"({_layers(kinds[0].num_layers)}, {each:,} bytes a layer)"
     else:
         parts = f"({'; '.join(_kind(kind, block_size) for kind in kinds)})"
-    request = mebibytes(outline.kv_bytes_per_request(max_model_len, block_size))
+    request = mebibytes(outline.kv_bytes_per_request(max_model_len, block_size, max_chunk))
     return f"{per_token} {parts}, {request} for one request of {max_model_len:,} tokens."
 
 

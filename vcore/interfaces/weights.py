@@ -99,6 +99,10 @@ class WeightLoader(ABC):
     def open(self) -> CheckpointReader:
         """Open the weights."""
 
+    def open_headers(self) -> CheckpointReader:
+        """As `open`, for a caller who asks for `CheckpointReader.tensors` alone: nothing is converted or prepared."""
+        return self.open()
+
     def tokenizer_path(self) -> Path | None:
         """A folder that transformers' ``AutoTokenizer.from_pretrained`` reads, or None if there is no tokenizer."""
         return None

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["RunnerSettings"]
+__all__ = ["CPU_CACHE_BYTES_LIMIT", "RunnerSettings"]
+
+CPU_CACHE_BYTES_LIMIT = 4 << 30
+"""The most bytes of KV cache on CPU, unless a number of blocks is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class RunnerSettings:
     """The width of the model's logits."""
     num_threads: int | None = None
     """CPU threads for computing, set for the whole process when the model is loaded; None leaves them."""
-    cpu_cache_bytes_limit: int = 4 << 30
+    cpu_cache_bytes_limit: int = CPU_CACHE_BYTES_LIMIT
     """The most bytes that `ModelRunner.cache_bytes_available` answers on CPU."""
 
     @property

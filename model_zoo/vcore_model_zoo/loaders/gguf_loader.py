@@ -49,8 +49,13 @@ class GGUFLoader(WeightLoader):
         return ModelFolder(copy.folder).tokenizer_path()
 
     def open(self) -> CheckpointReader:
-        copy = self._valid_copy() or self._convert()
-        if copy.has_weights:
+        if self._valid_copy() is None:
+            self._convert()
+        return self.open_headers()
+
+    def open_headers(self) -> CheckpointReader:
+        copy = self._valid_copy()
+        if copy is not None and copy.has_weights:
             return SafetensorsReader([copy.weights])
         from vcore_model_zoo.loaders.gguf_file import GGUFReader
 

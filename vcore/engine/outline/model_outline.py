@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from vcore.interfaces.attention import LatentSpec, LayerSpec
+from vcore.kv_cache.layout import CacheLayout, build_cache_layout
+from vcore.kv_cache.needs import BlockNeeds
 from vcore.kv_cache.spec import KVCacheSpec
 
 __all__ = ["CacheKind", "ModelOutline"]
@@ -26,13 +28,6 @@ class CacheKind:
     def bytes_per_token(self, block_size: int) -> int:
         """Of one layer, for a token that is kept; rounded up where a block's bytes do not divide."""
         return -(-self.spec.page_bytes(block_size) // block_size)
-
-    def max_blocks(self, num_tokens: int, block_size: int) -> int:
-        """The most blocks that a decoding request of `num_tokens` tokens holds, wherever its window begins in one."""
-        blocks = -(-num_tokens // block_size)
-        if self.window is None:
-            return blocks
-        return min(blocks, (self.window + block_size - 2) // block_size + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +77,18 @@ class ModelOutline:
         kept = [kind for kind in self.cache_kinds if kind.window is None]
         return sum(kind.num_layers * kind.bytes_per_token(block_size) for kind in kept)
 
-    def kv_bytes_per_request(self, num_tokens: int, block_size: int) -> int:
-        """The most bytes of cache that one decoding request of `num_tokens` tokens holds, in whole blocks."""
-        return sum(
-            kind.num_layers * kind.max_blocks(num_tokens, block_size) * kind.spec.page_bytes(block_size)
-            for kind in self.cache_kinds
-        )
+    def kv_bytes_per_request(self, num_tokens: int, block_size: int, max_chunk: int) -> int:
+        """The most bytes of cache that one request of `num_tokens` tokens holds at a time, in whole blocks.
+
+        Args:
+            num_tokens: of the request.
+            block_size: tokens a block holds.
+            max_chunk: most tokens of one request in a step: a window's blocks are freed between steps.
+        """
+        layout = self.layout(block_size)
+        needs = BlockNeeds(block_size, layout.windows, max_chunk)
+        return needs.most_blocks(num_tokens) * layout.bytes_per_block
+
+    def layout(self, block_size: int) -> CacheLayout:
+        """How the layers share blocks, as the engine lays them out."""
+        return build_cache_layout(self.kv_cache_specs, block_size)

@@ -13,6 +13,7 @@ from vcore.engine.resolve.decisions import Decision
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import WeightLoader
 from vcore.plugins.entry import CatalogEntry
+from vcore.scheduler.settings import largest_chunk
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,13 @@ class Resolution:
     def kv_bytes_per_token(self) -> int | None:
         """Bytes of cache that a token takes over all layers of a rank, inside every window; None if it is not known."""
         return None if self.outline is None else self.outline.kv_bytes_per_token(self.block_size)
+
+    @property
+    def max_chunk(self) -> int:
+        """Most tokens of one request in a step."""
+        scheduler = self.config.scheduler
+        threshold, chunked = scheduler.long_prefill_threshold, scheduler.chunked_prefill
+        return largest_chunk(self.max_num_batched_tokens, threshold, chunked)
 
     @property
     def tokenizer_path(self) -> Path | None:

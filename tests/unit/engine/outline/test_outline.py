@@ -161,7 +161,7 @@ def test_bytes_of_plain_latent_and_windowed_caches() -> None:
     assert outline_of(*[latent] * 27).kv_bytes_per_token(16) == 27 * 1152 == 31_104
     assert outline_of(full, window, window).kv_bytes_per_token(16) == 3 * 128
     assert outline_of(full, window, window).kv_bytes_per_distant_token(16) == 128
-    assert outline_of().kv_bytes_per_token(16) == outline_of().kv_bytes_per_request(100, 16) == 0
+    assert outline_of().kv_bytes_per_token(16) == outline_of().kv_bytes_per_request(100, 16, 1) == 0
     assert [kind.num_layers for kind in outline_of(full, window, full).cache_kinds] == [2, 1]
 
 
@@ -174,13 +174,13 @@ def test_bytes_of_plain_latent_and_windowed_caches() -> None:
         (100, 1, 1),
         (100, 2, 2),
         (100, 5, 2),
-        (100, 6, 3),  # such as tokens 3 to 8 of blocks of 4
+        (100, 6, 3),  # such as tokens 3 to 8 of blocks of 4, the last of which is new
     ],
 )
 def test_a_window_bounds_the_blocks_of_a_request(num_tokens: int, window: int | None, blocks: int) -> None:
     shape: dict[str, Any] = {"dtype": torch.float32, "num_kv_heads": 1, "head_dim": 1}
     spec = FullAttentionSpec(**shape) if window is None else SlidingWindowSpec(**shape, sliding_window=window)
-    assert outline_of(spec).kv_bytes_per_request(num_tokens, 4) == blocks * 4 * 2 * 4
+    assert outline_of(spec).kv_bytes_per_request(num_tokens, 4, 1) == blocks * 4 * 2 * 4
     if window is not None:
         touched = [len({token // 4 for token in range(start, start + window)}) for start in range(8)]
         assert max(touched) == blocks or num_tokens < window
