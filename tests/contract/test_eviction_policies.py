@@ -50,8 +50,8 @@ class Harness:
         """A request that computes `tokens` in one step, or None if it finds no room."""
         blocks = self.kv.open((), 0)
         match = self.kv.find_prefix(blocks, tokens)
-        count = self.kv.num_blocks_for(len(tokens)) - len(match.block_ids)
-        if count + match.num_unused > self.pool.num_available:
+        count = self.kv.needs.num_columns(len(tokens)) - match.num_columns
+        if count + match.num_unused[0] > self.pool.num_available:
             return None
         self.kv.admit(blocks, match, count)
         self.kv.publish(blocks, tokens, len(tokens))
@@ -60,7 +60,7 @@ class Harness:
 
     @property
     def unused(self) -> set[int]:
-        return {block_id for block_id in self.pool.by_hash.values() if self.pool.ref_counts[block_id] == 0}
+        return {block_id for block_id in self.pool.cached_blocks() if self.pool.ref_counts[block_id] == 0}
 
     def check_picks(self) -> None:
         """Every count that may be asked gives so many different unused blocks, and asking changes nothing."""
@@ -109,7 +109,7 @@ def test_a_block_in_use_is_never_picked_however_much_is_needed(make: Make) -> No
     harness.kv.release(freed, finished=True)
     taken = harness.pool.allocate(5)
     assert taken is not None
-    assert not set(taken) & set(kept.block_ids)
+    assert not set(taken) & set(kept.block_ids[0])
     assert harness.kv.find_prefix(harness.kv.open((), 0), [1, 1, 1, 1, 0]).block_ids == kept.block_ids
 
 
@@ -117,7 +117,7 @@ def test_withdrawn_blocks_are_forgotten(make: Make) -> None:
     harness = Harness(make, 8)
     blocks = harness.request([1, 1, 1, 1])
     assert blocks is not None
-    ids = list(blocks.block_ids)
+    ids = blocks.held()
     harness.kv.release(blocks, finished=False)
     harness.pool.uncache(ids)
     other = harness.request([2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2])

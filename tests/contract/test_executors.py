@@ -14,6 +14,7 @@ import pytest
 from vcore.errors import EngineDeadError
 from vcore.interfaces.executor import Executor, ExecutorContext
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
+from vcore.kv_cache.layout import CacheGroup, CacheLayout
 from vcore.plugins.hookspecs import ENTRY_POINT_GROUP
 from vcore.plugins.specs import ExecutorSpec
 
@@ -46,8 +47,8 @@ class CountingRunner:
     def cache_bytes_available(self) -> int:
         return 1000 - self.rank
 
-    def cache_bytes_per_block(self) -> int:
-        return 10 + self.rank
+    def cache_layout(self) -> CacheLayout:
+        return CacheLayout((CacheGroup(None, (0,)), CacheGroup(8, (1,))), (10 + self.rank,))
 
     def initialize_cache(self, num_blocks: int) -> None:
         assert num_blocks >= 2
@@ -111,7 +112,8 @@ def test_the_core_brings_at_least_one() -> None:
 def test_it_loads_sizes_the_cache_and_runs_steps_in_order(executor: Executor, world_size: int) -> None:
     executor.load()
     assert executor.cache_bytes_available() == 1000 - (world_size - 1)
-    assert executor.cache_bytes_per_block() == 10 + (world_size - 1)
+    layout = executor.cache_layout()
+    assert (layout.windows, layout.bytes_per_block) == ((None, 8), 10 + (world_size - 1))
     executor.initialize_cache(4)
     executor.check_health()
     handles = [executor.launch(step(i, [3, 1])) for i in (5, 6)]

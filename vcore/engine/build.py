@@ -14,7 +14,7 @@ from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
 from vcore.engine.resolve import Resolution, resolve
-from vcore.errors import CapacityError
+from vcore.errors import CapacityError, ConfigError
 from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.executor import Executor, ExecutorContext, Runner
@@ -23,10 +23,13 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.observer import Observer, ObserverContext
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.sources import ProgressCallback
+from vcore.kv_cache.layout import CacheLayout
+from vcore.kv_cache.needs import BlockNeeds
 from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, ObserverSpec, PluginKind, discover
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
+from vcore.scheduler.settings import largest_chunk
 
 if TYPE_CHECKING:
     from vcore.tokenizer import Tokenizer
@@ -34,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "build_engine"]
 
 logger = logging.getLogger(__name__)
-
-_MIN_BLOCKS = 2
-"""The null block and one to use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,11 @@ def build_engine(
     executor = _build_executor(resolution, catalog)
     try:
         executor.load()
-        num_blocks = _num_blocks(resolution, executor)
+        layout = executor.cache_layout()
+        num_blocks = _num_blocks(resolution, executor, layout)
         executor.initialize_cache(num_blocks)
         core = EngineCore(
-            _build_scheduler(resolution, catalog, num_blocks),
+            _build_scheduler(resolution, catalog, num_blocks, layout),
             executor,
             observers=_build_observers(resolution, catalog),
         )
@@ -175,34 +176,47 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
 
 
-def _num_blocks(resolution: Resolution, executor: Executor) -> int:
+def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:
     """The configured number of blocks, or as many as memory allows and requests could ever use."""
-    wanted = resolution.config.cache.num_blocks
+    config = resolution.config
+    least = 1 + len(layout.groups)  # the null block, and one a group of layers to use
+    wanted = config.cache.num_blocks
     if wanted != "auto":
+        if wanted < least:
+            raise ConfigError(
+                f"cache.num_blocks is {wanted}, but this model needs at least {least}: its layers form "
+                f"{len(layout.groups)} groups, and each takes a block of its own. Raise cache.num_blocks."
+            )
         return wanted
-    per_block = executor.cache_bytes_per_block()
-    per_request = -(-resolution.max_model_len // resolution.block_size)
-    useful = resolution.max_num_seqs * per_request + 1
+    max_chunk = largest_chunk(
+        resolution.max_num_batched_tokens, config.scheduler.long_prefill_threshold, config.scheduler.chunked_prefill
+    )
+    needs = BlockNeeds(resolution.block_size, layout.windows, max_chunk)
+    per_request = needs.most_blocks(resolution.max_model_len)
+    # What a window has passed is of use to others only as a cached prefix.
+    kept = needs.num_columns(resolution.max_model_len) * needs.num_groups
+    useful = resolution.max_num_seqs * (kept if config.cache.prefix_caching else per_request) + 1
+    per_block = layout.bytes_per_block
     if per_block == 0:
         return useful
     available = executor.cache_bytes_available()
     num_blocks = available // per_block
-    if num_blocks < _MIN_BLOCKS:
+    if num_blocks < least:
         raise CapacityError(
-            f"the KV cache needs at least {_MIN_BLOCKS} blocks of {per_block:,} bytes, and {available:,} bytes "
+            f"the KV cache needs at least {least} blocks of {per_block:,} bytes, and {available:,} bytes "
             "are left for it beside the model. Raise cache.memory_fraction (now "
-            f"{resolution.config.cache.memory_fraction}), free memory, or use a smaller model or dtype."
+            f"{config.cache.memory_fraction}), free memory, or use a smaller model or dtype."
         )
     if num_blocks - 1 < per_request:
         logger.warning(
             "the KV cache holds %d tokens, less than one request of max_model_len=%d; longer requests are refused",
-            (num_blocks - 1) * resolution.block_size,
+            needs.most_tokens(num_blocks - 1, resolution.max_model_len),
             resolution.max_model_len,
         )
     return min(num_blocks, useful)
 
 
-def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int) -> Scheduler:
+def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int, layout: CacheLayout) -> Scheduler:
     config = resolution.config
     settings = SchedulerSettings(
         max_num_seqs=resolution.max_num_seqs,
@@ -210,6 +224,7 @@ def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int) 
         max_model_len=resolution.max_model_len,
         block_size=resolution.block_size,
         num_blocks=num_blocks,
+        windows=layout.windows,
         prefix_caching=config.cache.prefix_caching,
         long_prefill_threshold=config.scheduler.long_prefill_threshold,
         chunked_prefill=config.scheduler.chunked_prefill,

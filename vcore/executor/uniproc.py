@@ -8,6 +8,7 @@ from vcore.config.models import PluginOptions
 from vcore.errors import ConfigError, EngineDeadError
 from vcore.interfaces.executor import Executor, ExecutorContext, Runner, StepHandle
 from vcore.interfaces.step import SchedulerOutput
+from vcore.kv_cache.layout import CacheLayout
 
 __all__ = ["UniprocExecutor"]
 
@@ -45,9 +46,9 @@ class UniprocExecutor(Executor):
         """The runner's answer."""
         return self._loaded().cache_bytes_available()
 
-    def cache_bytes_per_block(self) -> int:
+    def cache_layout(self) -> CacheLayout:
         """The runner's answer."""
-        return self._loaded().cache_bytes_per_block()
+        return self._loaded().cache_layout()
 
     def initialize_cache(self, num_blocks: int) -> None:
         """Allocate the runner's cache."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
+from vcore.kv_cache.layout import CacheLayout
 
 __all__ = ["Executor", "ExecutorContext", "Runner", "RunnerFactory", "StepHandle"]
 
@@ -36,8 +37,8 @@ class Runner(Protocol):
         """Bytes that this rank can give to the KV cache."""
         ...
 
-    def cache_bytes_per_block(self) -> int:
-        """Bytes of one block over all layers; 0 if the model keeps no cache."""
+    def cache_layout(self) -> CacheLayout:
+        """How the layers of the loaded model share blocks, and the bytes of one."""
         ...
 
     def initialize_cache(self, num_blocks: int) -> None:
@@ -88,8 +89,8 @@ class Executor(ABC):
         """The least over the ranks."""
 
     @abstractmethod
-    def cache_bytes_per_block(self) -> int:
-        """The most over the ranks."""
+    def cache_layout(self) -> CacheLayout:
+        """The layout of the rank that has the most `bytes_per_block`; the groups are the same on every rank."""
 
     @abstractmethod
     def initialize_cache(self, num_blocks: int) -> None:

@@ -27,8 +27,9 @@ class NewRow:
     num_prompt_tokens: int
     num_computed_tokens: int
     """How many leading tokens are in the cache already."""
-    block_ids: list[int]
-    """Blocks for everything up to the end of this step's tokens; those of a prefix hit come first."""
+    block_ids: list[list[int]]
+    """By group of layers, blocks for everything up to the end of this step's tokens; those of a prefix hit come
+    first, 0 for those behind the group's sliding window. Every group has as many."""
     params: SamplingParams
     eos_token_ids: tuple[int, ...] = ()
     """Ends of sequence, kept out of the sample until `SamplingParams.min_tokens`; empty if EOS is ignored."""
@@ -41,6 +42,8 @@ class NewRow:
 
 
 _NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+_NO_BLOCKS: NDArray[np.int32] = np.empty((0, 1), dtype=np.int32)
+_NO_ENTRIES: NDArray[np.int32] = np.empty((0, 3), dtype=np.int32)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,14 +51,17 @@ class SchedulerOutput:
     """What to compute in one step, as a difference to the step before. Applied in the order of the fields."""
 
     step_id: int
+    passed_entries: NDArray[np.int32] = field(default_factory=lambda: _NO_ENTRIES)
+    """int32 [num_passed, 3]: group, row and column of each entry of a block table that becomes 0, because the group's
+    sliding window has left the block behind. A row that is freed below may stand here, too."""
     freed_rows: list[int] = field(default_factory=list)
     """Rows whose request finished, was aborted or preempted since the last step. After a step that failed, a row
     may stand here that is free already: freeing it again is harmless."""
     new_rows: list[NewRow] = field(default_factory=list)
     grown_rows: NDArray[np.int32] = field(default_factory=lambda: _NO_ROWS)
-    """int32 [num_grown]: rows that get another block; a row stands here once for each block, in order."""
-    grown_block_ids: NDArray[np.int32] = field(default_factory=lambda: _NO_ROWS)
-    """int32 [num_grown]: those blocks."""
+    """int32 [num_grown]: rows that get another column of blocks; a row stands here once for each, in order."""
+    grown_block_ids: NDArray[np.int32] = field(default_factory=lambda: _NO_BLOCKS)
+    """int32 [num_grown, num_groups]: those blocks, one for each group of layers."""
     rows: NDArray[np.int32]
     """int32 [num_scheduled]: the rows to compute; rows with one token stand first."""
     num_tokens: NDArray[np.int32]

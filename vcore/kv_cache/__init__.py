@@ -12,16 +12,24 @@ from vcore._lazy import lazy_exports
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.kv_cache.block_hash import *  # noqa: F403
     from vcore.kv_cache.block_pool import *  # noqa: F403
+    from vcore.kv_cache.layout import *  # noqa: F403
     from vcore.kv_cache.manager import *  # noqa: F403
+    from vcore.kv_cache.needs import *  # noqa: F403
     from vcore.kv_cache.policy_standing import *  # noqa: F403
+    from vcore.kv_cache.pool_view import *  # noqa: F403
+    from vcore.kv_cache.prefix import *  # noqa: F403
     from vcore.kv_cache.spec import *  # noqa: F403
 
 _EXPORTS = {
     "block_hash": ("BlockHashChain",),
-    "block_pool": ("BlockPool", "PoolView"),
-    "manager": ("FilledBlock", "KVCacheManager", "PrefixMatch", "RequestBlocks"),
+    "block_pool": ("BlockPool",),
+    "layout": ("CacheGroup", "CacheLayout", "build_cache_layout"),
+    "manager": ("FilledBlock", "KVCacheManager", "RequestBlocks"),
+    "needs": ("BlockNeeds",),
     "policy_standing": ("POLICY_FAULTS", "PolicyStanding"),
-    "spec": ("FullAttentionSpec", "KVCacheSpec"),
+    "pool_view": ("PoolView",),
+    "prefix": ("PrefixFinder", "PrefixMatch"),
+    "spec": ("FullAttentionSpec", "KVCacheSpec", "LatentCacheSpec", "SlidingWindowSpec"),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -10,7 +10,8 @@ A block is in one of four places:
         +-------------------------------------------------->   v      |
                         evict, uncache                    unused, cached
 
-Block 0 is the null block: never handed out, never cached. The pool knows neither requests nor tokens.
+Block 0 is the null block: never handed out, never cached. The pool knows neither requests nor tokens. All
+groups of layers take their blocks from it; while a block is cached it belongs to one of them.
 Everything is O(1) an event, whatever the number of cached blocks; plain lists and dicts, since each
 event touches a few scalars.
 """
@@ -23,8 +24,9 @@ from itertools import islice
 
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.kv_cache.checked_eviction import CheckedEviction
+from vcore.kv_cache.pool_view import PoolView
 
-__all__ = ["BlockPool", "PoolView"]
+__all__ = ["BlockPool"]
 
 
 class BlockPool:
@@ -37,6 +39,7 @@ class BlockPool:
         make_eviction: Callable[[EvictionContext], EvictionPolicy],
         *,
         eviction_name: str,
+        num_groups: int = 1,
         strict: bool = False,
     ) -> None:
         """A pool with every block free.
@@ -46,6 +49,7 @@ class BlockPool:
             block_size: tokens a block holds; only passed on to the policy.
             make_eviction: builds the eviction policy.
             eviction_name: what the policy is called in the log.
+            num_groups: groups of layers, in each of which a content hash may stand for a block.
             strict: whether a fault of the policy raises `vcore.errors.PolicyError`.
         """
         self.num_blocks = num_blocks
@@ -53,19 +57,20 @@ class BlockPool:
         """Changes whenever the set of cached blocks does."""
         self.ref_counts = [0] * num_blocks
         """How many requests use each block. Read only."""
-        self.by_hash: dict[bytes, int] = {}
-        """The cached block of each content hash. Read only."""
+        self.by_hash: tuple[dict[bytes, int], ...] = tuple({} for _ in range(num_groups))
+        """By group, the cached block of each content hash. Read only."""
         self._free = list(range(num_blocks - 1, 0, -1))
         # An OrderedDict, because the first key of a dict with many deletions is found in O(n).
         self._unused: OrderedDict[int, None] = OrderedDict()
         self._inserted: list[int] = []
         self._hashes: list[bytes | None] = [None] * num_blocks
         self._parents: list[bytes | None] = [None] * num_blocks
+        self._groups = [0] * num_blocks
         self._depths = [0] * num_blocks
         self._priorities = [0] * num_blocks
         self._ends = [False] * num_blocks
         # By the parent's hash, not its id: a parent may be evicted and computed again in another block.
-        self._num_children: dict[bytes, int] = {}
+        self._num_children: tuple[dict[bytes, int], ...] = tuple({} for _ in range(num_groups))
         view = PoolView(self)
         context = EvictionContext(view=view, num_blocks=num_blocks, block_size=block_size)
         self._policy = CheckedEviction(make_eviction(context), eviction_name, strict=strict)
@@ -78,7 +83,7 @@ class BlockPool:
     @property
     def num_cached(self) -> int:
         """Blocks that can be hit, used or not."""
-        return len(self.by_hash)
+        return sum(map(len, self.by_hash))
 
     @property
     def fault(self) -> str | None:
@@ -88,6 +93,10 @@ class BlockPool:
     def hash_of(self, block_id: int) -> bytes | None:
         """The content hash that the block is cached by, or None."""
         return self._hashes[block_id]
+
+    def cached_blocks(self) -> list[int]:
+        """Every block that can be hit."""
+        return [block_id for by_hash in self.by_hash for block_id in by_hash.values()]
 
     def allocate(self, count: int) -> list[int] | None:
         """Hand out `count` blocks, free ones first; each then has one user.
@@ -151,7 +160,9 @@ class BlockPool:
             self.flush_inserts()
             self._policy.on_free(freed)
 
-    def cache(self, block_id: int, block_hash: bytes, parent: bytes | None, depth: int, priority: int) -> bool:
+    def cache(
+        self, block_id: int, block_hash: bytes, parent: bytes | None, depth: int, priority: int, group: int = 0
+    ) -> bool:
         """Let a block in use be found by its content.
 
         The policy hears of it at the next `flush_inserts`, or before any other event.
@@ -162,29 +173,34 @@ class BlockPool:
             parent: the hash of the block before it, or None.
             depth: its position in its chain.
             priority: of the request that computes it.
+            group: the layers whose cache it holds.
 
         Returns:
-            False, and nothing changes, if another block has this content already: one hash, one block.
+            False, and nothing changes, if another block of the group has this content already.
         """
-        if block_hash in self.by_hash:
+        by_hash = self.by_hash[group]
+        if block_hash in by_hash:
             return False
-        self.by_hash[block_hash] = block_id
+        by_hash[block_hash] = block_id
         self._hashes[block_id] = block_hash
         self._parents[block_id] = parent
+        self._groups[block_id] = group
         self._depths[block_id] = depth
         self._priorities[block_id] = priority
         self._ends[block_id] = False
         if parent is not None:
-            self._num_children[parent] = self._num_children.get(parent, 0) + 1
+            num_children = self._num_children[group]
+            num_children[parent] = num_children.get(parent, 0) + 1
         self._inserted.append(block_id)
         self.version += 1
         return True
 
     def mark_end(self, block_hash: bytes) -> None:
         """A request finished whose last full block has this content."""
-        block_id = self.by_hash.get(block_hash)
-        if block_id is not None:
-            self._ends[block_id] = True
+        for by_hash in self.by_hash:
+            block_id = by_hash.get(block_hash)
+            if block_id is not None:
+                self._ends[block_id] = True
 
     def uncache(self, block_ids: Sequence[int]) -> None:
         """Make blocks unfindable; those that nobody uses become free. Blocks that are not cached stay as they are."""
@@ -196,7 +212,7 @@ class BlockPool:
 
     def reset(self) -> None:
         """Make every block unfindable; those that nobody uses become free."""
-        self.uncache(list(self.by_hash.values()))
+        self.uncache(self.cached_blocks())
 
     def flush_inserts(self) -> None:
         """Tell the policy of the blocks that were cached since the last call."""
@@ -218,13 +234,13 @@ class BlockPool:
             return
         self.flush_inserts()
         self.version += 1
-        num_children = self._num_children
         for block_id in block_ids:
-            block_hash, parent = self._hashes[block_id], self._parents[block_id]
+            block_hash, parent, group = self._hashes[block_id], self._parents[block_id], self._groups[block_id]
             assert block_hash is not None
-            del self.by_hash[block_hash]
+            del self.by_hash[group][block_hash]
             self._unused.pop(block_id, None)
             if parent is not None:
+                num_children = self._num_children[group]
                 left = num_children[parent] - 1
                 if left:
                     num_children[parent] = left
@@ -235,54 +251,3 @@ class BlockPool:
         finally:
             for block_id in block_ids:
                 self._hashes[block_id] = self._parents[block_id] = None
-
-
-class PoolView:
-    """The `vcore.interfaces.eviction.BlockView` of a pool. A block that is not cached is a KeyError."""
-
-    __slots__ = ("_pool",)
-
-    def __init__(self, pool: BlockPool) -> None:
-        self._pool = pool
-
-    def parent(self, block_id: int) -> int | None:
-        """The cached block before it, or None."""
-        self._hash(block_id)
-        parent = self._pool._parents[block_id]
-        return None if parent is None else self._pool.by_hash.get(parent)
-
-    def num_children(self, block_id: int) -> int:
-        """How many cached blocks follow it directly."""
-        return self._pool._num_children.get(self._hash(block_id), 0)
-
-    def depth(self, block_id: int) -> int:
-        """Its position in its chain, from 0."""
-        self._hash(block_id)
-        return self._pool._depths[block_id]
-
-    def group(self, block_id: int) -> int:
-        """0: all layers have one kind of cache."""
-        self._hash(block_id)
-        return 0
-
-    def priority(self, block_id: int) -> int:
-        """The priority of the request that last used it."""
-        self._hash(block_id)
-        return self._pool._priorities[block_id]
-
-    def ttl(self, block_id: int) -> float | None:
-        """None: no request can ask for one yet."""
-        self._hash(block_id)
-        return None
-
-    def ends_sequence(self, block_id: int) -> bool:
-        """Whether it was the last full block of a request that finished."""
-        self._hash(block_id)
-        return self._pool._ends[block_id]
-
-    def _hash(self, block_id: int) -> bytes:
-        hashes = self._pool._hashes
-        block_hash = hashes[block_id] if 0 < block_id < len(hashes) else None
-        if block_hash is None:
-            raise KeyError(f"block {block_id} is not cached")
-        return block_hash

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.kv_cache.block_hash import BlockHashChain
 from vcore.kv_cache.block_pool import BlockPool
+from vcore.kv_cache.needs import BlockNeeds
+from vcore.kv_cache.prefix import PrefixFinder, PrefixMatch
 
-__all__ = ["FilledBlock", "KVCacheManager", "PrefixMatch", "RequestBlocks"]
+__all__ = ["FilledBlock", "KVCacheManager", "RequestBlocks"]
 
 
 class FilledBlock(NamedTuple):
@@ -26,26 +28,31 @@ class FilledBlock(NamedTuple):
 
 @dataclass(slots=True)
 class RequestBlocks:
-    """The blocks of one request."""
+    """The blocks of one request: columns of `block_size` tokens, in each of which every group has one."""
 
     chain: BlockHashChain
     priority: int
-    block_ids: list[int] = field(default_factory=list)
-    """In the order of its tokens."""
+    block_ids: list[list[int]]
+    """By group, in the order of its tokens; 0 for those that the group's window has passed."""
+    num_passed: list[int] = field(init=False)
+    """By group, how many leading ones that is."""
     num_published: int = 0
-    """How many leading full blocks are findable, under these ids or as another block with the same content."""
+    """How many leading full columns are findable, under these ids or as other blocks with the same content."""
 
+    def __post_init__(self) -> None:
+        self.num_passed = [0] * len(self.block_ids)
 
-@dataclass(frozen=True, slots=True)
-class PrefixMatch:
-    """How much of a request's beginning is cached."""
+    @property
+    def num_columns(self) -> int:
+        """Columns that it has, passed ones included."""
+        return len(self.block_ids[0])
 
-    block_ids: list[int]
-    """The longest cached chain, head first."""
-    num_unused: int
-    """How many of them nobody uses now, so that taking them makes fewer blocks available."""
-    next_is_filling: bool
-    """Whether the block after them is computed in the step that is planned now."""
+    def held(self) -> list[int]:
+        """Every block that it uses, the tail first: a prefix is useful without its continuation, not the reverse."""
+        if len(self.block_ids) == 1:
+            return self.block_ids[0][self.num_passed[0] :][::-1]
+        columns = zip(*self.block_ids, strict=True)
+        return [block_id for column in list(columns)[::-1] for block_id in column if block_id]
 
 
 class KVCacheManager:
@@ -58,6 +65,8 @@ class KVCacheManager:
         make_eviction: Callable[[EvictionContext], EvictionPolicy],
         *,
         eviction_name: str,
+        windows: Sequence[int | None] = (None,),
+        max_chunk: int = 1,
         prefix_caching: bool = True,
         strict: bool = False,
     ) -> None:
@@ -68,58 +77,101 @@ class KVCacheManager:
             block_size: tokens a block holds.
             make_eviction: builds the eviction policy.
             eviction_name: what it is called in the log.
+            windows: of each group of layers (`CacheLayout.windows`).
+            max_chunk: most tokens of a request in a step; matters to windows alone.
             prefix_caching: whether blocks are ever found again.
             strict: whether a fault of the policy raises `vcore.errors.PolicyError`.
         """
         self.block_size = block_size
         self.prefix_caching = prefix_caching
-        self.pool = BlockPool(num_blocks, block_size, make_eviction, eviction_name=eviction_name, strict=strict)
+        self.num_groups = len(windows)
+        self.needs = BlockNeeds(block_size, windows, max_chunk)
+        self.pool = BlockPool(
+            num_blocks,
+            block_size,
+            make_eviction,
+            eviction_name=eviction_name,
+            num_groups=self.num_groups,
+            strict=strict,
+        )
+        self.windows = tuple((group, window) for group, window in enumerate(windows) if window is not None)
+        """The groups that have a window, and that."""
+        self._finder = PrefixFinder(self.pool, self.needs, windows)
         self._filling: dict[int, bytes] = {}
 
     def open(self, extra_keys: Sequence[str], priority: int) -> RequestBlocks:
         """The record of a request that has no block yet."""
-        return RequestBlocks(BlockHashChain(self.block_size, extra_keys), priority)
+        return RequestBlocks(
+            BlockHashChain(self.block_size, extra_keys), priority, [[] for _ in range(self.num_groups)]
+        )
 
-    def num_blocks_for(self, num_tokens: int) -> int:
-        """Blocks that hold so many tokens."""
-        return -(-num_tokens // self.block_size)
+    def no_match(self) -> PrefixMatch:
+        """A hit of nothing."""
+        return PrefixMatch(0, [[] for _ in range(self.num_groups)], [0] * self.num_groups, False)
 
     def find_prefix(self, blocks: RequestBlocks, token_ids: Sequence[int]) -> PrefixMatch:
         """The longest cached beginning of `token_ids` that leaves at least one token to compute.
 
         Changes nothing but the chain's own hashes.
         """
-        found: list[int] = []
         if not self.prefix_caching:
-            return PrefixMatch(found, 0, False)
-        pool, filling = self.pool, self._filling
-        next_is_filling = False
-        num_unused = 0
+            return self.no_match()
         hashes = blocks.chain.extend(token_ids)
-        for index in range((len(token_ids) - 1) // self.block_size):
-            block_id = pool.by_hash.get(hashes[index])
-            if block_id is None:
-                break
-            if block_id in filling:
-                next_is_filling = True
-                break
-            found.append(block_id)
-            num_unused += pool.ref_counts[block_id] == 0
-        return PrefixMatch(found, num_unused, next_is_filling)
+        limit = (len(token_ids) - 1) // self.block_size
+        return self._finder.find(hashes, limit, self.block_size, self._filling)
 
-    def admit(self, blocks: RequestBlocks, match: PrefixMatch, count: int) -> None:
-        """Give a request without blocks its cached beginning and `count` blocks more.
+    def admit(self, blocks: RequestBlocks, match: PrefixMatch, num_columns: int) -> None:
+        """Give a request without blocks its cached beginning and `num_columns` columns more.
 
-        The caller has seen that ``count + match.num_unused`` blocks are available.
+        The caller has seen that so many blocks are available, beside those of the match that nobody uses.
         """
-        assert not blocks.block_ids
-        pool = self.pool
+        assert not blocks.num_columns
+        pool, num_groups = self.pool, self.num_groups
+        for group, _ in self.windows:
+            blocks.num_passed[group] = self.needs.passed(group, match.num_columns * self.block_size)
         # Hits first: what is in use can not be evicted for the rest.
-        pool.acquire(match.block_ids, blocks.priority)
-        fresh = pool.allocate(count)
+        hits = zip(match.block_ids, blocks.num_passed, strict=True)
+        pool.acquire([block_id for ids, passed in hits for block_id in ids[passed:]], blocks.priority)
+        fresh = pool.allocate(num_columns * num_groups)
         assert fresh is not None
-        blocks.block_ids = match.block_ids + fresh
-        blocks.num_published = len(match.block_ids)
+        blocks.block_ids = [ids + fresh[group::num_groups] for group, ids in enumerate(match.block_ids)]
+        blocks.num_published = match.num_columns
+
+    def grow(self, blocks: RequestBlocks, fresh: list[int]) -> None:
+        """Add columns.
+
+        Args:
+            blocks: of the request.
+            fresh: blocks that were allocated for it, column after column, one a group in each.
+        """
+        if self.num_groups == 1:
+            blocks.block_ids[0] += fresh
+            return
+        for group, block_ids in enumerate(blocks.block_ids):
+            block_ids += fresh[group :: self.num_groups]
+
+    def next_pass(self, blocks: RequestBlocks) -> int:
+        """Computed tokens at which a window leaves the next block of the request behind. There must be a window."""
+        passed, size = blocks.num_passed, self.block_size
+        return min((passed[group] + 1) * size + window - 1 for group, window in self.windows)
+
+    def take_passed(self, blocks: RequestBlocks, num_computed: int) -> list[tuple[int, int, int]]:
+        """Null the entries of blocks that no query sees once `num_computed` tokens are computed.
+
+        They are findable as before, and still in use: the caller releases them.
+
+        Returns:
+            Group, column and block of each, a group's head first.
+        """
+        taken: list[tuple[int, int, int]] = []
+        for group, _ in self.windows:
+            block_ids, start = blocks.block_ids[group], blocks.num_passed[group]
+            end = self.needs.passed(group, num_computed)
+            if end > start:
+                taken += [(group, column, block_ids[column]) for column in range(start, end)]
+                block_ids[start:end] = [0] * (end - start)
+                blocks.num_passed[group] = end
+        return taken
 
     def publish(self, blocks: RequestBlocks, token_ids: Sequence[int], num_computed: int) -> int:
         """Make the full blocks among the first `num_computed` tokens findable, as far as tokens are known.
@@ -130,20 +182,21 @@ class KVCacheManager:
             num_computed: tokens whose computation has been launched or is planned in this step.
 
         Returns:
-            How many leading blocks are findable now.
+            How many leading columns are findable now.
         """
         size = self.block_size
         end = min(num_computed, len(token_ids)) // size
         start = blocks.num_published
         if start < end:
-            chain, pool, block_ids = blocks.chain, self.pool, blocks.block_ids
+            chain, pool = blocks.chain, self.pool
             hashes = chain.hashes
             if len(hashes) < end:
                 chain.extend(token_ids)
-            for index in range(start, end):
-                block_id, block_hash = block_ids[index], hashes[index]
-                if pool.cache(block_id, block_hash, chain.parent(index), index, blocks.priority):
-                    self._filling[block_id] = block_hash
+            for group, block_ids in enumerate(blocks.block_ids):
+                for column in range(max(start, blocks.num_passed[group]), end):
+                    block_id, block_hash = block_ids[column], hashes[column]
+                    if pool.cache(block_id, block_hash, chain.parent(column), column, blocks.priority, group):
+                        self._filling[block_id] = block_hash
             blocks.num_published = end
         return blocks.num_published
 
@@ -154,12 +207,13 @@ class KVCacheManager:
             return []
         filled = [FilledBlock(*item) for item in self._filling.items()]
         self._filling.clear()
+        self.pool.version += 1
         return filled
 
     def settle(self, blocks: RequestBlocks) -> list[FilledBlock]:
         """What was published for one request since the last `end_step`; from now on it can be hit."""
         filling = self._filling
-        return [FilledBlock(b, filling.pop(b)) for b in blocks.block_ids if b in filling]
+        return [FilledBlock(b, filling.pop(b)) for ids in blocks.block_ids for b in ids if b in filling]
 
     def withdraw(self, filled: Sequence[FilledBlock]) -> None:
         """Make blocks unfindable again, because the step that was to fill them failed."""
@@ -171,17 +225,21 @@ class KVCacheManager:
         self.pool.uncache([block.block_id for block in self.settle(blocks)])
 
     def forget(self, blocks: RequestBlocks) -> None:
-        """Make every block of a request unfindable, because its content is in doubt."""
-        self.pool.uncache(blocks.block_ids)
+        """Make every block of a request unfindable, because its content is in doubt; passed ones, too."""
+        doubtful = blocks.held()
+        for group, _ in self.windows:
+            by_hash = self.pool.by_hash[group]
+            passed = blocks.chain.hashes[: min(blocks.num_passed[group], blocks.num_published)]
+            doubtful += [by_hash[block_hash] for block_hash in passed if block_hash in by_hash]
+        self.pool.uncache(doubtful)
 
     def release(self, blocks: RequestBlocks, *, finished: bool) -> None:
         """Take all blocks back; what is findable stays so until it is evicted."""
-        block_ids = blocks.block_ids
         if finished and blocks.num_published:
             self.pool.mark_end(blocks.chain.hashes[blocks.num_published - 1])
-        # The tail first: a prefix is useful without its continuation, never the other way round.
-        self.pool.release(block_ids[::-1])
-        blocks.block_ids = []
+        self.pool.release(blocks.held())
+        blocks.block_ids = [[] for _ in range(self.num_groups)]
+        blocks.num_passed = [0] * self.num_groups
         blocks.num_published = 0
 
     def reset(self) -> None:

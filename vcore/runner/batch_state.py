@@ -3,9 +3,9 @@
 It applies the difference that a `SchedulerOutput` states, and takes in sampled tokens. It knows
 nothing of sampling parameters, of tensors or of the model.
 
-    row   token_ids                          num_prompt  num_tokens  num_computed   block_table
-    0     [p p p p p o o o . . . . . . .]    5           8           7              [4 9 . .]
-    1     [p p p p p p p p p . . . . . .]    9           9           4              [2 . . .]
+    row   token_ids                          num_prompt  num_tokens  num_computed   block_tables, one a group
+    0     [p p p p p o o o . . . . . . .]    5           8           7              [4 9 . .]  [0 7 . .]
+    1     [p p p p p p p p p . . . . . .]    9           9           4              [2 . . .]  [3 . . .]
 
 A token that was sampled but has not reached the host counts in `num_tokens` and in `num_unknown`;
 its place in `token_ids` means nothing until `fill_tokens`.
@@ -13,7 +13,8 @@ its place in `token_ids` means nothing until `fill_tokens`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +29,26 @@ class BatchState:
     """The persistent state of the batch on one rank. Row order is a pure function of the differences applied."""
 
     def __init__(self, *, max_num_seqs: int, max_model_len: int, block_size: int) -> None:
-        """Allocate the tables.
+        """Allocate the tables, for one group of layers without a window.
 
         Raises:
             CapacityError: memory does not hold them.
         """
-        try:
+        with _telling_what_to_lower(max_num_seqs, max_model_len):
             self._allocate(max_num_seqs, max_model_len, block_size)
-        except (MemoryError, ValueError):  # ValueError: more than an array may have on any machine
-            raise CapacityError(
-                f"the tables of {max_num_seqs:,} requests of up to {max_model_len:,} tokens do not fit into memory; "
-                "lower scheduler.max_num_seqs or model.max_model_len"
-            ) from None
+
+    def set_groups(self, windows: Sequence[int | None]) -> None:
+        """Have a block table for each group of layers, once the model is known; no row may be in use.
+
+        Args:
+            windows: the sliding window of each group (`CacheLayout.windows`).
+
+        Raises:
+            CapacityError: memory does not hold them.
+        """
+        assert not self.active.any(), "rows are in use"
+        with _telling_what_to_lower(self.num_tokens.size, self.max_model_len):
+            self._allocate_tables(windows)
 
     def _allocate(self, max_num_seqs: int, max_model_len: int, block_size: int) -> None:
         self.block_size = block_size
@@ -47,12 +56,11 @@ class BatchState:
         # zeros, not empty: the system hands out its pages only when a row grows into them
         self.token_ids: NDArray[np.int32] = np.zeros((max_num_seqs, max_model_len), dtype=np.int32)
         """int32 [max_num_seqs, max_model_len]."""
-        self.block_table: NDArray[np.int32] = np.zeros((max_num_seqs, self.max_blocks), dtype=np.int32)
-        """int32 [max_num_seqs, max_blocks]; only the first `num_blocks` of a row mean anything."""
         self.num_prompt = np.zeros(max_num_seqs, dtype=np.int64)
         self.num_tokens = np.zeros(max_num_seqs, dtype=np.int64)
         self.num_computed = np.zeros(max_num_seqs, dtype=np.int64)
         self.num_blocks = np.zeros(max_num_seqs, dtype=np.int64)
+        """How many entries of each row's block tables mean anything; as many in every group."""
         self.num_unknown = np.zeros(max_num_seqs, dtype=np.int64)
         """How many of a row's last tokens have not reached the host."""
         self.epoch = np.zeros(max_num_seqs, dtype=np.int64)
@@ -60,7 +68,16 @@ class BatchState:
         self.active = np.zeros(max_num_seqs, dtype=np.bool_)
         self.flat_token_ids: NDArray[np.int32] = self.token_ids.reshape(-1)
         """A view: the token at `position` of `row` is at ``row * max_model_len + position``."""
-        self.flat_block_table: NDArray[np.int32] = self.block_table.reshape(-1)
+        self._allocate_tables((None,))
+
+    def _allocate_tables(self, windows: Sequence[int | None]) -> None:
+        self.windows = tuple(windows)
+        """The sliding window of each group of layers."""
+        shape = (len(windows), self.num_tokens.size, self.max_blocks)
+        self.block_tables: NDArray[np.int32] = np.zeros(shape, dtype=np.int32)
+        """int32 [num_groups, max_num_seqs, max_blocks]; 0 for what the group's window has left behind."""
+        self.flat_block_tables: list[NDArray[np.int32]] = list(self.block_tables.reshape(len(windows), -1))
+        """By group, a view: the entry at `column` of `row` is at ``row * max_blocks + column``."""
 
     @property
     def max_model_len(self) -> int:
@@ -68,10 +85,13 @@ class BatchState:
         return int(self.token_ids.shape[1])
 
     def apply(self, output: SchedulerOutput) -> None:
-        """Apply the difference: freed rows, then new ones, then blocks.
+        """Apply the difference: passed entries, then freed rows, then new ones, then blocks.
 
         Freeing a row that is not in use does nothing: a step may fail before its rows were taken.
         """
+        if output.passed_entries.size:
+            groups, rows, columns = output.passed_entries.T
+            self.block_tables[groups, rows, columns] = 0
         for row in output.freed_rows:
             self._free(row)
         for new in output.new_rows:
@@ -124,11 +144,11 @@ class BatchState:
         self.num_unknown[row] = 0
 
     def _add(self, new: NewRow) -> None:
-        row, num_tokens, num_blocks = new.row, len(new.token_ids), len(new.block_ids)
+        row, num_tokens, num_blocks = new.row, len(new.token_ids), len(new.block_ids[0])
         assert not self.active[row], f"row {row} is in use; it must be freed before {new.request_id} takes it"
         self.active[row] = True
         self.token_ids[row, :num_tokens] = new.token_ids
-        self.block_table[row, :num_blocks] = new.block_ids
+        self.block_tables[:, row, :num_blocks] = new.block_ids
         self.num_prompt[row] = new.num_prompt_tokens
         self.num_tokens[row] = num_tokens
         self.num_computed[row] = new.num_computed_tokens
@@ -139,8 +159,21 @@ class BatchState:
         columns = self.num_blocks[rows]
         if counts.max() > 1:
             columns = columns + _occurrence(rows)
-        self.flat_block_table[rows * self.max_blocks + columns] = block_ids
+        entries = rows * self.max_blocks + columns
+        for group, table in enumerate(self.flat_block_tables):
+            table[entries] = block_ids[:, group]
         self.num_blocks[: counts.size] += counts
+
+
+@contextmanager
+def _telling_what_to_lower(max_num_seqs: int, max_model_len: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, ValueError):  # ValueError: more than an array may have on any machine
+        raise CapacityError(
+            f"the tables of {max_num_seqs:,} requests of up to {max_model_len:,} tokens do not fit into memory; "
+            "lower scheduler.max_num_seqs or model.max_model_len"
+        ) from None
 
 
 def _occurrence(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,7 +35,8 @@ class ForwardBatch:
     """int64 [num_tokens]."""
     positions: torch.Tensor
     """int64 [num_tokens]."""
-    metadata: AttentionMetadata
+    groups: list[AttentionMetadata]
+    """By group of layers; all but block table, slots and window is the same in each."""
     rows: NDArray[np.int64]
     """int64 [num_scheduled]: the rows in the order of the batch."""
     starts: NDArray[np.int64]
@@ -46,6 +47,11 @@ class ForwardBatch:
     """The same on the device, if the builder was told to send them."""
     logits_indices: torch.Tensor | None
     """int64 [num_sampled]: which tokens' hidden states are sampled from; None: each token's, in order."""
+
+    @property
+    def metadata(self) -> AttentionMetadata:
+        """The first group's, for what is the same in each."""
+        return self.groups[0]
 
 
 class InputBuilder:
@@ -89,7 +95,7 @@ class InputBuilder:
         state, put = self._state, self._staging.put
         input_ids = state.flat_token_ids[rows * state.max_model_len + positions].astype(np.int64)
         seq_lens = (positions + 1).astype(np.int32)
-        metadata = self._metadata(
+        groups = self._groups(
             output, rows, self._query_start_loc[: rows.size + 1], seq_lens, self._slots(rows, positions), 1
         )
         sampled_rows, logits_indices = rows, None
@@ -99,7 +105,7 @@ class InputBuilder:
         batch = ForwardBatch(
             input_ids=put(input_ids),
             positions=put(positions),
-            metadata=metadata,
+            groups=groups,
             rows=rows,
             starts=positions,
             sampled_rows=sampled_rows,
@@ -130,7 +136,7 @@ class InputBuilder:
         slots = self._slots(row_of_token, positions)
         last_of_row = query_start_loc[1:].astype(np.int64) - 1
         batch = ForwardBatch(
-            metadata=self._metadata(output, rows, query_start_loc, seq_lens, slots, int(num_tokens.max())),
+            groups=self._groups(output, rows, query_start_loc, seq_lens, slots, int(num_tokens.max())),
             input_ids=put(input_ids),
             positions=put(positions),
             rows=rows,
@@ -141,40 +147,44 @@ class InputBuilder:
         self._finish(batch, last_of_row, last_token_ids)
         return batch
 
-    def _slots(self, row_of_token: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [num_tokens]: where each token's K and V go."""
+    def _slots(self, row_of_token: NDArray[np.int64], positions: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """By group, int64 [num_tokens]: where each token's K and V go."""
         state = self._state
         blocks, offsets = np.divmod(positions, state.block_size)
-        block_ids = state.flat_block_table[row_of_token * state.max_blocks + blocks]
-        return block_ids * np.int64(state.block_size) + offsets
+        entries = row_of_token * state.max_blocks + blocks
+        return [table[entries] * np.int64(state.block_size) + offsets for table in state.flat_block_tables]
 
-    def _metadata(
+    def _groups(
         self,
         output: SchedulerOutput,
         rows: NDArray[np.int64],
         query_start_loc: NDArray[np.int32],
         seq_lens: NDArray[np.int32],
-        slots: NDArray[np.int64],
+        slots: list[NDArray[np.int64]],
         max_query_len: int,
-    ) -> AttentionMetadata:
-        put = self._staging.put
+    ) -> list[AttentionMetadata]:
+        put, state = self._staging.put, self._state
+        query_start_loc_sent, seq_lens_sent = put(query_start_loc), put(seq_lens)
         max_seq_len = int(seq_lens.max())
         # Only as many columns as the longest row fills; a copy, so that later steps do not change it.
-        width = -(-max_seq_len // self._state.block_size)
-        block_table = self._state.block_table[:, :width][rows]
-        return AttentionMetadata(
-            num_tokens=slots.size,
-            num_requests=rows.size,
-            num_decodes=output.num_decodes,
-            query_start_loc=put(query_start_loc),
-            query_start_loc_cpu=query_start_loc,
-            seq_lens=put(seq_lens),
-            seq_lens_cpu=seq_lens,
-            max_query_len=max_query_len,
-            max_seq_len=max_seq_len,
-            block_table=put(block_table),
-            slot_mapping=put(slots),
-        )
+        width = -(-max_seq_len // state.block_size)
+        return [
+            AttentionMetadata(
+                num_tokens=slots[group].size,
+                num_requests=rows.size,
+                num_decodes=output.num_decodes,
+                query_start_loc=query_start_loc_sent,
+                query_start_loc_cpu=query_start_loc,
+                seq_lens=seq_lens_sent,
+                seq_lens_cpu=seq_lens,
+                max_query_len=max_query_len,
+                max_seq_len=max_seq_len,
+                block_table=put(state.block_tables[group, :, :width][rows]),
+                slot_mapping=put(slots[group]),
+                sliding_window=window,
+            )
+            for group, window in enumerate(state.windows)
+        ]
 
     def _finish(self, batch: ForwardBatch, last_of_row: NDArray[np.int64], last_token_ids: torch.Tensor | None) -> None:
         """Start the copy, and fill in on the device the tokens that the host does not know."""

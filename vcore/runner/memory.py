@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from vcore.errors import CapacityError
+from vcore.kv_cache.layout import CacheLayout
 from vcore.kv_cache.spec import KVCacheSpec
 
 __all__ = ["allocate_caches", "available_host_bytes", "cuda_cache_bytes"]
@@ -63,30 +65,42 @@ def cuda_cache_bytes(device: torch.device, memory_fraction: float, activation_by
 
 
 def allocate_caches(
-    specs: Sequence[KVCacheSpec], num_blocks: int, block_size: int, device: torch.device
+    specs: Sequence[KVCacheSpec], layout: CacheLayout, num_blocks: int, block_size: int, device: torch.device
 ) -> list[torch.Tensor]:
     """The cache of each layer, ``[num_blocks, *page_shape]``, zeroed: a masked NaN would still poison an average.
+
+    Layers in one slot of the layout share memory, page by page. Where their pages differ in size, the smaller ones
+    lie at the beginnings of the larger: contiguous, but not their neighbours'.
 
     Raises:
         CapacityError: memory does not hold it.
     """
-    wanted = sum(spec.page_bytes(block_size) for spec in specs) * num_blocks
+    wanted = layout.bytes_per_block * num_blocks
     if device.type == "cpu" and wanted > available_host_bytes():
         raise _capacity_error(wanted, num_blocks, block_size, device)
     try:
-        return [_zeros((num_blocks, *spec.page_shape(block_size)), spec.dtype, device) for spec in specs]
+        slots = [_zeros(num_blocks * num_bytes, device) for num_bytes in layout.slot_bytes]
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         raise _capacity_error(wanted, num_blocks, block_size, device) from error
+    return [
+        _pages(slots[slot], spec.dtype, num_blocks, spec.page_shape(block_size))
+        for slot, spec in zip(layout.slot_of_layer, specs, strict=True)
+    ]
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _zeros(num_bytes: int, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
+        return torch.zeros(num_bytes, dtype=torch.uint8, device=device)
     # numpy's zeros are the system's: pages are taken when first written, so an idle cache costs nothing
-    num_bytes = int(np.prod(shape)) * dtype.itemsize
     raw = np.zeros(num_bytes + _ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
-    return torch.from_numpy(raw[start : start + num_bytes]).view(dtype).view(shape)
+    return torch.from_numpy(raw[start : start + num_bytes])
+
+
+def _pages(slot: torch.Tensor, dtype: torch.dtype, num_blocks: int, page_shape: tuple[int, ...]) -> torch.Tensor:
+    """The memory of a slot as one layer sees it: the beginning of each page."""
+    pages = slot.view(dtype).view(num_blocks, -1)
+    return pages[:, : math.prod(page_shape)].view(num_blocks, *page_shape)
 
 
 def _capacity_error(wanted: int, num_blocks: int, block_size: int, device: torch.device) -> CapacityError:

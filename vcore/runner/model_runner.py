@@ -25,6 +25,7 @@ from vcore.interfaces.attention import AttentionBackend, AttentionContext, Group
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
+from vcore.kv_cache.layout import CacheLayout, build_cache_layout
 from vcore.runner.batch_state import BatchState
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
 from vcore.runner.launched_step import HostCopies, LaunchedStep, PromptPart
@@ -112,6 +113,8 @@ class ModelRunner:
         """Launched steps whose tokens the batch state may not know yet."""
         self._profiler = StepProfiler(rank, device)
         self._model: Model | None = None
+        self._layout = build_cache_layout((), settings.block_size)
+        self._group_of_layer: tuple[int, ...] = ()
         self._caches: list[torch.Tensor] | None = None
 
     def load(self) -> None:
@@ -141,6 +144,9 @@ class ModelRunner:
             torch.set_default_dtype(default_dtype)
         with torch.no_grad(), self._loader.open() as checkpoint:
             model.load_weights(checkpoint)
+        self._layout = build_cache_layout(model.kv_cache_specs(), settings.block_size)
+        self._group_of_layer = self._layout.group_of_layer
+        self._state.set_groups(self._layout.windows)
         self._model = model.eval().requires_grad_(False)
 
     def cache_bytes_available(self) -> int:
@@ -149,13 +155,13 @@ class ModelRunner:
         if settings.device.type != "cuda":
             share = int(available_host_bytes() * settings.memory_fraction)
             return min(share, settings.cpu_cache_bytes_limit)
-        peak = profile_run(self._loaded_model(), self._attention, settings)
+        peak = profile_run(self._loaded_model(), self._attention, settings, self._layout)
         return cuda_cache_bytes(settings.device, settings.memory_fraction, peak)
 
-    def cache_bytes_per_block(self) -> int:
-        """Bytes of one block over all layers; 0 if the model keeps no cache."""
-        specs = self._loaded_model().kv_cache_specs()
-        return sum(spec.page_bytes(self._settings.block_size) for spec in specs)
+    def cache_layout(self) -> CacheLayout:
+        """How the model's layers share blocks."""
+        self._loaded_model()
+        return self._layout
 
     def initialize_cache(self, num_blocks: int) -> None:
         """Allocate the cache of `num_blocks` blocks, the null block among them.
@@ -164,8 +170,8 @@ class ModelRunner:
             CapacityError: memory does not hold it; the message has the numbers.
         """
         self._caches = None
-        specs = self._loaded_model().kv_cache_specs()
-        self._caches = allocate_caches(specs, num_blocks, self._settings.block_size, self._settings.device)
+        specs, settings = self._loaded_model().kv_cache_specs(), self._settings
+        self._caches = allocate_caches(specs, self._layout, num_blocks, settings.block_size, settings.device)
 
     def launch(self, output: SchedulerOutput) -> LaunchedStep:
         """Apply the difference and launch the step. The state keeps what was applied even if the step fails."""
@@ -181,14 +187,12 @@ class ModelRunner:
     def launch_forward(self, output: SchedulerOutput, batch: ForwardBatch) -> LaunchedForward:
         """Launch the model on `batch`; its tokens count as computed from here on."""
         model = self._loaded_model()
-        metadata = batch.metadata
-        caches = self._caches or ()
-        group = GroupContext(self._attention.plan(metadata), metadata)
-        context = AttentionContext([group] * len(caches), caches)
+        groups = [GroupContext(self._attention.plan(metadata), metadata) for metadata in batch.groups]
+        context = AttentionContext([groups[index] for index in self._group_of_layer], self._caches or ())
         hidden_states = model(batch.input_ids, batch.positions, context)
         spans = []
         if len(self._prompt_logprobs):
-            spans = self._prompt_logprobs.spans(batch.rows, batch.starts, metadata.query_start_loc_cpu)
+            spans = self._prompt_logprobs.spans(batch.rows, batch.starts, batch.metadata.query_start_loc_cpu)
         self._state.advance(batch.rows, output.num_tokens)
         return LaunchedForward(output.step_id, batch, hidden_states, spans)
 

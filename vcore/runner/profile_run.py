@@ -5,11 +5,14 @@ Its tokens belong to nobody: every slot and every block is the null block's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata, GroupContext
 from vcore.interfaces.model import Model
+from vcore.kv_cache.layout import CacheLayout
 from vcore.runner.choice import race_filtered
 from vcore.runner.gumbel import token_offsets
 from vcore.runner.memory import allocate_caches
@@ -18,27 +21,35 @@ from vcore.runner.settings import RunnerSettings
 __all__ = ["largest_metadata", "profile_run", "run_largest_step"]
 
 
-def profile_run(model: Model, attention: AttentionBackend, settings: RunnerSettings) -> int:
+def profile_run(model: Model, attention: AttentionBackend, settings: RunnerSettings, layout: CacheLayout) -> int:
     """Bytes that the largest step allocates at its peak, beyond what is allocated now; CUDA only."""
-    caches = allocate_caches(model.kv_cache_specs(), 1, settings.block_size, settings.device)
+    caches = allocate_caches(model.kv_cache_specs(), layout, 1, settings.block_size, settings.device)
     torch.cuda.synchronize(settings.device)
     torch.cuda.reset_peak_memory_stats(settings.device)
     before = torch.cuda.memory_allocated(settings.device)
-    run_largest_step(model, attention, settings, caches)
+    run_largest_step(model, attention, settings, layout, caches)
     torch.cuda.synchronize(settings.device)
     return torch.cuda.max_memory_allocated(settings.device) - before
 
 
 @torch.inference_mode()
 def run_largest_step(
-    model: Model, attention: AttentionBackend, settings: RunnerSettings, caches: list[torch.Tensor]
+    model: Model,
+    attention: AttentionBackend,
+    settings: RunnerSettings,
+    layout: CacheLayout,
+    caches: list[torch.Tensor],
 ) -> None:
     """Compute `max_num_batched_tokens` dummy tokens and sample for `max_num_seqs` rows. Writes block 0 alone."""
     device = settings.device
     metadata = largest_metadata(settings)
     input_ids = torch.zeros(metadata.num_tokens, dtype=torch.int64, device=device)
     positions = torch.arange(metadata.num_tokens, device=device) % settings.max_model_len
-    context = AttentionContext([GroupContext(attention.plan(metadata), metadata)] * len(caches), caches)
+    groups = []
+    for window in layout.windows:
+        of_group = replace(metadata, sliding_window=window)
+        groups.append(GroupContext(attention.plan(of_group), of_group))
+    context = AttentionContext([groups[index] for index in layout.group_of_layer], caches)
     hidden_states = model(input_ids, positions, context)
     rows = torch.arange(settings.max_num_seqs, device=device)
     logits = model.compute_logits(hidden_states.index_select(0, rows % metadata.num_tokens))

@@ -7,7 +7,7 @@ from enum import Enum
 from vcore.engine.request import RequestStatus
 from vcore.engine.step_output import Started
 from vcore.interfaces.step import NewRow
-from vcore.kv_cache.manager import PrefixMatch
+from vcore.kv_cache.prefix import PrefixMatch
 from vcore.scheduler.lifecycle import Lifecycle
 from vcore.scheduler.plan import StepPlan
 from vcore.scheduler.request import Request
@@ -16,8 +16,6 @@ from vcore.scheduler.settings import SchedulerSettings
 from vcore.scheduler.waiting_queue import WaitingQueue
 
 __all__ = ["AdmissionPlanner"]
-
-_NO_MATCH = PrefixMatch([], 0, False)
 
 
 class _Outcome(Enum):
@@ -87,25 +85,24 @@ class AdmissionPlanner:
             return _Outcome.SHARES
         if self._excess_blocks(plan, request, match) > 0:
             return _Outcome.NO_ROOM
-        num_hits = len(match.block_ids)
-        num_hit_tokens = num_hits * self._settings.block_size
+        num_hit_tokens = match.num_columns * self._settings.block_size
         need = len(request.token_ids) - num_hit_tokens
         size = chunk_size(self._settings, need, plan.budget, plan.prefill_left)
         if not size:
             return _Outcome.NO_TOKENS
-        num_blocks_for = self._lifecycle.kv.num_blocks_for
-        num_blocks = num_blocks_for(num_hit_tokens + size)
-        plan.reserved += num_blocks_for(len(request.token_ids)) - num_blocks
+        needs = self._lifecycle.kv.needs
+        num_columns = needs.num_columns(num_hit_tokens + size)
+        plan.reserved += needs.to_catch_up(len(request.token_ids), num_hit_tokens, num_columns)
         if need > 1:
             plan.prefill_left -= size
-        self._admit(plan, request, match, num_blocks - num_hits, size)
+        self._admit(plan, request, match, num_columns - match.num_columns, size)
         return _Outcome.ADMITTED
 
-    def _admit(self, plan: StepPlan, request: Request, match: PrefixMatch, num_blocks: int, size: int) -> None:
+    def _admit(self, plan: StepPlan, request: Request, match: PrefixMatch, num_columns: int, size: int) -> None:
         lifecycle = self._lifecycle
-        num_hit_tokens = len(match.block_ids) * self._settings.block_size
+        num_hit_tokens = match.num_columns * self._settings.block_size
         lifecycle.waiting.pop()
-        lifecycle.start(request, match, num_blocks)
+        lifecycle.start(request, match, num_columns)
         if self._settings.prefix_caching:
             lifecycle.publish(request, num_hit_tokens + size)
         plan.budget -= size
@@ -118,7 +115,7 @@ class AdmissionPlanner:
                 token_ids=request.token_ids.copy(),
                 num_prompt_tokens=request.num_prompt_tokens,
                 num_computed_tokens=num_hit_tokens,
-                block_ids=request.blocks.block_ids.copy(),
+                block_ids=[block_ids.copy() for block_ids in request.blocks.block_ids],
                 params=engine.params,
                 eos_token_ids=engine.eos_token_ids,
                 seed=engine.seed,
@@ -135,7 +132,7 @@ class AdmissionPlanner:
 
     def _match(self, request: Request) -> PrefixMatch:
         if request.bypasses_hits:
-            return _NO_MATCH
+            return self._lifecycle.kv.no_match()
         return self._lifecycle.kv.find_prefix(request.blocks, request.token_ids)
 
     def _excess_blocks(self, plan: StepPlan, request: Request, match: PrefixMatch) -> int:
@@ -146,19 +143,18 @@ class AdmissionPlanner:
         victim again.
         """
         kv = self._lifecycle.kv
-        count = kv.num_blocks_for(len(request.token_ids)) - len(match.block_ids) + match.num_unused
+        count = kv.needs.to_admit(len(request.token_ids), match.num_columns, match.num_unused)
         if request.status is RequestStatus.PREEMPTED:
-            count += self._table.num_running
+            count += self._table.num_running * kv.num_groups
         return count + plan.reserved - kv.pool.num_available
 
     def _reserved_blocks(self, plan: StepPlan) -> int:
         """Blocks that running requests still need for tokens that they have."""
-        batch = plan.batch
-        if plan.uniform or not batch.requests:
+        rows, table = plan.batch.rows, self._table
+        if plan.uniform or not rows.size:
             return 0
-        missing = self._table.num_tokens[batch.rows] - self._table.capacity[batch.rows]
-        missing = missing[missing > 0]
-        return int((-(-missing // self._settings.block_size)).sum())
+        needs = self._lifecycle.kv.needs
+        return needs.to_catch_up_all(table.num_tokens[rows], table.num_computed[rows], table.capacity[rows])
 
     def _displace(self, plan: StepPlan, request: Request) -> bool:
         """Preempt running requests for a waiting one, if the policy says so and that makes room."""
@@ -207,10 +203,12 @@ class AdmissionPlanner:
             victims.append(index)
             has_row = True
             # Blocks that it shares stay in use; those count for nothing.
-            excess -= sum(pool.ref_counts[block_id] == 1 for block_id in victim.blocks.block_ids)
+            excess -= sum(pool.ref_counts[block_id] == 1 for block_id in victim.blocks.held())
             excess -= self._reserved_for(victim)
         return victims
 
     def _reserved_for(self, request: Request) -> int:
-        missing = int(self._table.num_tokens[request.row] - self._table.capacity[request.row])
-        return max(0, -(-missing // self._settings.block_size))
+        table, row = self._table, request.row
+        return self._lifecycle.kv.needs.to_catch_up(
+            int(table.num_tokens[row]), int(table.num_computed[row]), request.blocks.num_columns
+        )

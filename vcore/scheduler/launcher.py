@@ -43,8 +43,10 @@ class Launcher:
             samples=samples,
             num_decodes=int(np.count_nonzero(counts == 1)),
         )
+        if plan.passed:
+            output.passed_entries = np.array(plan.passed, dtype=np.int32)
         if plan.grown:
-            self._write_growth(output, plan)
+            self._write_growth(output, plan, self._lifecycle.kv.num_groups)
         self._lifecycle.in_flight.append(self._record(plan, output, requests, rows, starts))
         if plan.new and self._lifecycle.policy.hears_admitted:
             self._lifecycle.policy.on_admitted([request.view for request, _ in plan.new])
@@ -71,11 +73,12 @@ class Launcher:
         return requests, rows, counts[order]
 
     @staticmethod
-    def _write_growth(output: SchedulerOutput, plan: StepPlan) -> None:
+    def _write_growth(output: SchedulerOutput, plan: StepPlan, num_groups: int) -> None:
         requests = plan.batch.requests
-        rows = [requests[index].row for index, block_ids in plan.grown for _ in block_ids]
+        rows = [requests[index].row for index, block_ids in plan.grown for _ in range(0, len(block_ids), num_groups)]
+        block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
         output.grown_rows = np.array(rows, dtype=np.int32)
-        output.grown_block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
+        output.grown_block_ids = block_ids.reshape(-1, num_groups)
 
     def _record(
         self,

@@ -11,7 +11,8 @@ from collections import deque
 from vcore.engine.request import FinishReason, RequestStatus
 from vcore.engine.step_output import Finished
 from vcore.interfaces.scheduling import RequestView
-from vcore.kv_cache.manager import KVCacheManager, PrefixMatch
+from vcore.kv_cache.manager import KVCacheManager
+from vcore.kv_cache.prefix import PrefixMatch
 from vcore.scheduler.checked_policy import CheckedPolicy
 from vcore.scheduler.plan import StepRecord
 from vcore.scheduler.request import Request
@@ -53,21 +54,35 @@ class Lifecycle:
         self.requests[request.request_id] = request
         self.waiting.push(request)
 
-    def start(self, request: Request, match: PrefixMatch, num_blocks: int) -> None:
-        """A waiting request gets a row, its cached beginning and `num_blocks` blocks more."""
+    def start(self, request: Request, match: PrefixMatch, num_columns: int) -> None:
+        """A waiting request gets a row, its cached beginning and `num_columns` columns of blocks more."""
         request.become(RequestStatus.RUNNING)
-        self.kv.admit(request.blocks, match, num_blocks)
+        self.kv.admit(request.blocks, match, num_columns)
         size = self.kv.block_size
-        num_hit = len(match.block_ids)
+        num_hit = match.num_columns
         row = self.table.take(request, num_hit * size)
-        self.table.capacity[row] = len(request.blocks.block_ids) * size
+        self.table.capacity[row] = (num_hit + num_columns) * size
         self.table.publish_at[row] = (num_hit + 1) * size if self.kv.prefix_caching else NEVER
+        if self.kv.windows:
+            self.table.pass_at[row] = self.kv.next_pass(request.blocks)
         self.stops.set_row(row, request)
 
     def publish(self, request: Request, num_computed: int) -> None:
         """Make the full blocks among the first `num_computed` tokens of a running request findable."""
         num_published = self.kv.publish(request.blocks, request.token_ids, num_computed)
         self.table.publish_at[request.row] = (num_published + 1) * self.kv.block_size
+
+    def leave_behind(self, request: Request) -> list[tuple[int, int, int]]:
+        """Take from a running request the blocks that none of its queries sees any more; the caller releases them.
+
+        Returns:
+            Group, column and block of each.
+        """
+        computed = int(self.table.num_computed[request.row])
+        self._publish_launched(request, computed)
+        taken = self.kv.take_passed(request.blocks, computed)
+        self.table.pass_at[request.row] = self.kv.next_pass(request.blocks)
+        return taken
 
     def preempt(self, request: Request) -> None:
         """A running request gives up its row and blocks, keeps its tokens, and waits again."""
@@ -117,11 +132,15 @@ class Lifecycle:
         return ended
 
     def _leave_row(self, request: Request, *, finished: bool) -> None:
-        row = request.row
-        computed = int(self.table.num_computed[row])
-        # With several steps in flight the last tokens may have become known since the last plan.
-        if self.in_flight and computed >= self.table.publish_at[row]:
-            self.publish(request, computed)
-            self.in_flight[-1].filled.extend(self.kv.settle(request.blocks))
+        self._publish_launched(request, int(self.table.num_computed[request.row]))
         self.kv.release(request.blocks, finished=finished)
         self.table.give_back(request)
+
+    def _publish_launched(self, request: Request, computed: int) -> None:
+        """With several steps in flight the last tokens may have become known since the last plan."""
+        if computed < self.table.publish_at[request.row]:
+            return
+        self.publish(request, computed)
+        filled = self.kv.settle(request.blocks)
+        if self.in_flight:
+            self.in_flight[-1].filled.extend(filled)

@@ -33,7 +33,10 @@ class StepPlan:
     uniform: bool = False
     """Whether every request of the batch has one token, its next one to sample from."""
     grown: list[tuple[int, list[int]]] = field(default_factory=list)
-    """Index into the batch, and the blocks that it gets."""
+    """Index into the batch, and the blocks that it gets: column after column, one a group in each."""
+    passed: list[tuple[int, int, int]] = field(default_factory=list)
+    """Group, row and column of each block that a window left behind; of requests that are granted tokens, and of
+    some that were preempted since."""
     new: list[tuple[Request, int]] = field(default_factory=list)
     """Requests that are admitted, each with its tokens."""
     new_rows: list[NewRow] = field(default_factory=list)

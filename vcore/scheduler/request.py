@@ -148,5 +148,5 @@ class PolicyView:
         if version != self._cached_version:
             self._cached_version = version
             match = self._kv.find_prefix(self._request.blocks, self._request.token_ids)
-            self._cached = len(match.block_ids) * self._kv.block_size
+            self._cached = match.num_columns * self._kv.block_size
         return self._cached

@@ -58,6 +58,8 @@ class RowTable:
         """Tokens that the row's blocks have room for."""
         self.publish_at = np.zeros(max_rows, dtype=np.int64)
         """Computed tokens at which the next block is full and becomes findable; `NEVER` if it must not."""
+        self.pass_at = np.full(max_rows, NEVER, dtype=np.int64)
+        """Computed tokens at which a sliding window leaves the row's next block behind; `NEVER` without windows."""
         self.limits = np.zeros(max_rows, dtype=np.int64)
         """Tokens at which the request ends."""
         self.departures = 0
@@ -87,7 +89,7 @@ class RowTable:
         return self._batch
 
     def take(self, request: Request, num_computed: int) -> int:
-        """Give a request the lowest free row; the caller sets `capacity` and `publish_at`."""
+        """Give a request the lowest free row; the caller sets `capacity`, `publish_at` and `pass_at`."""
         row = heapq.heappop(self._free)
         request.row = row
         self._running[request.request_id] = request

@@ -78,6 +78,8 @@ class RunningPlanner:
             plan.budget -= count
         else:
             order = self._grant(plan, need)
+        if self._lifecycle.kv.windows:
+            self._leave_behind(plan, computed)
         target = computed + plan.granted
         short = target > table.capacity[rows]
         if np.count_nonzero(short):
@@ -115,15 +117,31 @@ class RunningPlanner:
         plan.granted = granted
         return order
 
+    def _leave_behind(self, plan: StepPlan, computed: NDArray[np.int64]) -> None:
+        """Release what windows have passed, before anybody asks for blocks.
+
+        Only of requests that compute in this step: if it fails they end, so no rank can have missed it.
+        """
+        due = np.flatnonzero((computed >= self._table.pass_at[plan.batch.rows]) & (plan.granted > 0))
+        if not due.size:
+            return
+        released: list[int] = []
+        for index in due.tolist():
+            request = plan.batch.requests[index]
+            for group, column, block_id in self._lifecycle.leave_behind(request):
+                plan.passed.append((group, request.row, column))
+                released.append(block_id)
+        self._lifecycle.kv.pool.release(released[::-1])
+
     def _grow(
         self, plan: StepPlan, target: NDArray[np.int64], short: NDArray[np.int64], order: list[int] | None
     ) -> None:
         """Give blocks to the requests `short` of them; all at once if there are enough, else one by one."""
-        size = self._lifecycle.kv.block_size
+        kv = self._lifecycle.kv
         missing = target[short] - self._table.capacity[plan.batch.rows[short]]
-        counts = (-(-missing // size)).tolist()
+        counts = (-(-missing // kv.block_size) * kv.num_groups).tolist()
         indices = short.tolist()
-        fresh = self._lifecycle.kv.pool.allocate(sum(counts))
+        fresh = kv.pool.allocate(sum(counts))
         if fresh is not None:
             start = 0
             for index, count in zip(indices, counts, strict=True):
@@ -152,7 +170,8 @@ class RunningPlanner:
         """The index in the batch of a request that still runs."""
         policy = self._lifecycle.policy
         candidates = [index for index, request in enumerate(plan.batch.requests) if self._runs(request)]
-        # The batch can not be empty: a request alone always fits, `Scheduler.add` saw to that.
+        # The batch can not be empty: a request alone always fits (`BlockNeeds.most_blocks`), `Scheduler.add` saw to
+        # that.
         requests = plan.batch.requests
         if policy.picks_victim and not self.is_stuck:
             return candidates[policy.pick_victim([requests[index].view for index in candidates])]
@@ -172,9 +191,9 @@ class RunningPlanner:
         return request.status is RequestStatus.RUNNING
 
     def _give(self, plan: StepPlan, index: int, block_ids: list[int]) -> None:
-        request = plan.batch.requests[index]
-        request.blocks.block_ids += block_ids
-        self._table.capacity[request.row] += len(block_ids) * self._lifecycle.kv.block_size
+        kv, request = self._lifecycle.kv, plan.batch.requests[index]
+        kv.grow(request.blocks, block_ids)
+        self._table.capacity[request.row] += len(block_ids) // kv.num_groups * kv.block_size
         plan.grown.append((index, block_ids))
 
     def _publish(self, plan: StepPlan, target: NDArray[np.int64], full: list[int]) -> None:

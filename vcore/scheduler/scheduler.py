@@ -67,6 +67,8 @@ class Scheduler:
             settings.block_size,
             make_eviction,
             eviction_name=eviction_name,
+            windows=settings.windows,
+            max_chunk=settings.max_chunk,
             prefix_caching=settings.prefix_caching,
             strict=settings.strict,
         )
@@ -242,7 +244,7 @@ class Scheduler:
                 param="max_tokens" if num_prompt < settings.max_model_len else "prompt",
             )
         # The last token is sampled but never computed.
-        needed, there = self._kv.num_blocks_for(total - 1), settings.num_blocks - 1
+        needed, there = self._kv.needs.most_blocks(total - 1), settings.num_blocks - 1
         if needed > there:
             raise RequestTooLargeError(
                 f"{name} has {num_prompt} prompt tokens and asks for up to {request.max_tokens} more, which takes "

@@ -15,6 +15,7 @@ from vcore.engine.core import EngineCore
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.errors import EngineDeadError, RequestTooLargeError
 from vcore.interfaces import Executor, RequestView, SampledTokens, SchedulerOutput, SchedulingContext
+from vcore.kv_cache.layout import CacheGroup, CacheLayout
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler import Scheduler, SchedulerSettings
 
@@ -47,8 +48,8 @@ class FakeExecutor(Executor):
     def cache_bytes_available(self) -> int:
         return 0
 
-    def cache_bytes_per_block(self) -> int:
-        return 0
+    def cache_layout(self) -> CacheLayout:
+        return CacheLayout((CacheGroup(None, ()),), ())
 
     def initialize_cache(self, num_blocks: int) -> None: ...
 

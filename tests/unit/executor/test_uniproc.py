@@ -61,7 +61,7 @@ def test_everything_goes_to_the_runner_of_rank_0(executor: UniprocExecutor, runn
     executor.load()
     output = step()
     runner.answer = 42
-    assert executor.cache_bytes_available() == executor.cache_bytes_per_block() == 42
+    assert executor.cache_bytes_available() == executor.cache_layout() == 42
     executor.initialize_cache(9)
     assert executor.launch(output) == 42
     executor.start_profile(tmp_path)
@@ -72,7 +72,7 @@ def test_everything_goes_to_the_runner_of_rank_0(executor: UniprocExecutor, runn
     assert runner.calls == [
         ("load",),
         ("cache_bytes_available",),
-        ("cache_bytes_per_block",),
+        ("cache_layout",),
         ("initialize_cache", 9),
         ("launch", output),
         ("start_profile", tmp_path),

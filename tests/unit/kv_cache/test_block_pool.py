@@ -98,7 +98,7 @@ def test_eviction_takes_exactly_what_is_missing_tail_first(fixture: Fixture) -> 
     taken = fixture.pool.allocate(6)
     assert taken is not None
     assert set(cached[1:]) <= set(taken)
-    assert fixture.pool.by_hash == {b"a": cached[0]}
+    assert fixture.pool.by_hash == ({b"a": cached[0]},)
     assert fixture.policy.events[-1] == ("evict", [cached[2], cached[1]])
 
 
@@ -107,7 +107,7 @@ def test_one_hash_has_one_block(fixture: Fixture) -> None:
     second = fixture.pool.allocate(1)
     assert second is not None
     assert not fixture.pool.cache(second[0], b"a", None, 0, 0)
-    assert fixture.pool.by_hash == {b"a": first}
+    assert fixture.pool.by_hash == ({b"a": first},)
     fixture.pool.release(second)
     assert fixture.pool.num_cached == 1
     assert fixture.policy.events == [], "the second block never was cached, so nobody hears of it"
@@ -141,7 +141,7 @@ def test_uncaching_a_used_block_leaves_it_to_its_user(fixture: Fixture) -> None:
     blocks = fixture.cached_chain(b"a", b"b")
     fixture.pool.uncache([blocks[1], 7])
     assert fixture.pool.num_available == 5
-    assert fixture.pool.by_hash == {b"a": blocks[0]}
+    assert fixture.pool.by_hash == ({b"a": blocks[0]},)
     fixture.pool.release(blocks[::-1])
     assert fixture.policy.events[-1] == ("free", [blocks[0]])
 

@@ -100,7 +100,7 @@ def test_nonsense_is_named_once_and_the_longest_free_blocks_go(name: str, caplog
     pool = used_pool(policy)
     with caplog.at_level(logging.ERROR):
         assert sorted(pool.allocate(2) or ()) == [2, 3]
-    assert pool.by_hash == {b"\x01": 1, b"\x04": 4}
+    assert pool.by_hash == ({b"\x01": 1, b"\x04": 4},)
     assert pool.fault is not None
     assert pool.fault.startswith("hostile 1.0: pick_victims ")
     assert "2 different ids of cached blocks" in pool.fault

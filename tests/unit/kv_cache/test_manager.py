@@ -29,23 +29,23 @@ def compute(kv: KVCacheManager, tokens: list[int], extra_keys: tuple[str, ...] =
     """A request that computes all of `tokens` in a step that is planned now."""
     blocks = kv.open(extra_keys, 0)
     match = kv.find_prefix(blocks, tokens)
-    kv.admit(blocks, match, kv.num_blocks_for(len(tokens)) - len(match.block_ids))
+    kv.admit(blocks, match, kv.needs.num_columns(len(tokens)) - match.num_columns)
     kv.publish(blocks, tokens, len(tokens))
     return blocks
 
 
 def hits(kv: KVCacheManager, tokens: list[int], extra_keys: tuple[str, ...] = ()) -> int:
-    return len(kv.find_prefix(kv.open(extra_keys, 0), tokens).block_ids)
+    return kv.find_prefix(kv.open(extra_keys, 0), tokens).num_columns
 
 
 def test_a_block_is_hit_once_its_step_is_launched(kv: KVCacheManager) -> None:
     tokens = list(range(10))
     compute(kv, tokens)
     match = kv.find_prefix(kv.open((), 0), tokens)
-    assert (match.block_ids, match.next_is_filling) == ([], True)
+    assert (match.block_ids, match.next_is_filling) == ([[]], True)
     kv.end_step()
     match = kv.find_prefix(kv.open((), 0), tokens)
-    assert (match.block_ids, match.next_is_filling) == ([1, 2], False)
+    assert (match.block_ids, match.next_is_filling) == ([[1, 2]], False)
 
 
 def test_at_least_one_token_is_left_to_compute(kv: KVCacheManager) -> None:
@@ -75,9 +75,9 @@ def test_a_hit_counts_what_it_takes_from_the_available(kv: KVCacheManager) -> No
     tokens = list(range(9))
     first = compute(kv, tokens)
     kv.end_step()
-    assert kv.find_prefix(kv.open((), 0), tokens).num_unused == 0
+    assert kv.find_prefix(kv.open((), 0), tokens).num_unused == [0]
     kv.release(first, finished=True)
-    assert kv.find_prefix(kv.open((), 0), tokens).num_unused == 2
+    assert kv.find_prefix(kv.open((), 0), tokens).num_unused == [2]
 
 
 def test_hits_are_not_evicted_for_the_rest_of_the_same_request(kv: KVCacheManager) -> None:
@@ -86,8 +86,8 @@ def test_hits_are_not_evicted_for_the_rest_of_the_same_request(kv: KVCacheManage
     kv.release(compute(kv, tokens), finished=True)
     kv.end_step()
     blocks = compute(kv, tokens)
-    assert blocks.block_ids[:2] == [1, 2]
-    assert len(set(blocks.block_ids)) == 3
+    assert blocks.block_ids[0][:2] == [1, 2]
+    assert len(set(blocks.block_ids[0])) == 3
 
 
 def test_withdrawn_blocks_are_not_found_any_more(kv: KVCacheManager) -> None:
@@ -147,7 +147,7 @@ def test_without_prefix_caching_nothing_is_found_or_hashed() -> None:
     kv = manager(prefix_caching=False)
     blocks = kv.open((), 0)
     match = kv.find_prefix(blocks, list(range(9)))
-    assert (match.block_ids, blocks.chain.hashes) == ([], [])
+    assert (match.block_ids, blocks.chain.hashes) == ([[]], [])
 
 
 def test_reset_forgets_everything(kv: KVCacheManager) -> None:

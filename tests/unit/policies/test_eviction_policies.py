@@ -40,11 +40,11 @@ class Cache:
         self.pool.release(self.blocks(names)[::-1])
 
     def blocks(self, names: str) -> list[int]:
-        return [self.pool.by_hash[name.encode()] for name in names]
+        return [self.pool.by_hash[0][name.encode()] for name in names]
 
     def order(self) -> str:
         """The order in which everything unused would go."""
-        names = {block_id: block_hash.decode() for block_hash, block_id in self.pool.by_hash.items()}
+        names = {block_id: block_hash.decode() for block_hash, block_id in self.pool.by_hash[0].items()}
         count = len(self.pool._unused)
         order = "".join(names[block_id] for block_id in self.made[0].pick_victims(count))
         for fewer in range(count):

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from vcore.interfaces.logits import LogitsProcessor
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import NewRow, SampledTokens, SchedulerOutput, TokenLogprobs
 from vcore.interfaces.weights import CheckpointReader, TensorInfo, WeightLoader
-from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec
+from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec, SlidingWindowSpec
 from vcore.runner import ModelRunner, RunnerSettings
 from vcore.sampling_params import SamplingParams
 
@@ -44,11 +45,17 @@ def context_logits(tokens: Sequence[int], vocab_size: int = VOCAB) -> np.ndarray
 
 
 class ContextModel(Model):
-    """Keeps token ids (as K) and positions (as V) in its one cache layer, and digests what attention finds there."""
+    """Keeps token ids (as K) and positions (as V) in each layer's cache, and digests what attention finds there.
 
-    def __init__(self, vocab_size: int = VOCAB, dtype: torch.dtype = torch.float32) -> None:
+    The first layer sees everything; what later ones see within their windows must be the same.
+    """
+
+    def __init__(
+        self, vocab_size: int = VOCAB, dtype: torch.dtype = torch.float32, windows: Sequence[int | None] = (None,)
+    ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
+        self.windows = windows
         self.weight = torch.nn.Parameter(torch.empty(1))
         self.logits_dtype = dtype
         self.logits_rows: list[int] = []
@@ -61,29 +68,44 @@ class ContextModel(Model):
         attn: AttentionContext,
         intermediate: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        metadata, cache = attn.layer_groups[0].plan, attn.layer_caches[0]
-        assert isinstance(metadata, AttentionMetadata)
         self.contexts.append(attn)
-        block_size = cache.shape[2]
-        blocks, offsets = (
-            attn.layer_groups[0].slot_mapping // block_size,
-            attn.layer_groups[0].slot_mapping % block_size,
-        )
-        cache[blocks, 0, offsets, 0, 0] = input_ids.to(cache.dtype)
-        cache[blocks, 1, offsets, 0, 0] = positions.to(cache.dtype)
+        for layer in range(len(self.windows)):
+            self._write(layer, input_ids, positions, attn)
         digests = []
+        metadata = attn.layer_groups[0].metadata
         for i in range(metadata.num_requests):
-            length = int(metadata.seq_lens[i])
-            table = metadata.block_table[i, : -(-length // block_size)].long()
-            tokens = cache[table, 0].reshape(-1)[:length].long().tolist()
-            assert cache[table, 1].reshape(-1)[:length].long().tolist() == list(range(length))
-            begin, end = metadata.query_start_loc[i : i + 2].tolist()
+            num_queries = int(metadata.query_start_loc[i + 1] - metadata.query_start_loc[i])
+            seen = [self._visible(layer, i, num_queries, attn) for layer in range(len(self.windows))]
+            tokens = seen[0]
+            for window_tokens in seen[1:]:
+                assert window_tokens == tokens[len(tokens) - len(window_tokens) :]
             digest = 0
             for position, token in enumerate(tokens):
                 digest = (digest * 31 + token + 1) % PRIME
-                if position >= length - (end - begin):
+                if position >= len(tokens) - num_queries:
                     digests.append(digest)
         return torch.tensor(digests, dtype=torch.float64, device=input_ids.device)[:, None]
+
+    def _write(self, layer: int, input_ids: torch.Tensor, positions: torch.Tensor, attn: AttentionContext) -> None:
+        cache = attn.layer_caches[layer]
+        blocks, offsets = attn.layer_groups[layer].block_offsets(cache.shape[2])
+        cache[blocks, 0, offsets, 0, 0] = input_ids.to(cache.dtype)
+        cache[blocks, 1, offsets, 0, 0] = positions.to(cache.dtype)
+
+    def _visible(self, layer: int, request: int, num_queries: int, attn: AttentionContext) -> list[int]:
+        """Tokens of a request that its first query of the step and later ones see."""
+        cache, metadata = attn.layer_caches[layer], attn.layer_groups[layer].plan
+        assert isinstance(metadata, AttentionMetadata)
+        assert metadata.sliding_window == self.windows[layer]
+        length, block_size = int(metadata.seq_lens[request]), cache.shape[2]
+        table = metadata.block_table[request, : -(-length // block_size)].long()
+        first = 0
+        if metadata.sliding_window is not None:
+            first = max(0, length - num_queries - metadata.sliding_window + 1)
+        assert (table == 0).tolist() == [(column + 1) * block_size <= first for column in range(len(table))]
+        positions = cache[table, 1].reshape(-1)[first:length].long().tolist()
+        assert positions == list(range(first, length))
+        return cache[table, 0].reshape(-1)[first:length].long().tolist()
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         self.logits_rows.append(hidden_states.shape[0])
@@ -95,7 +117,11 @@ class ContextModel(Model):
         self.weight.data.copy_(checkpoint.read("weight", (1,)))
 
     def kv_cache_specs(self) -> Sequence[KVCacheSpec]:
-        return [FullAttentionSpec(dtype=torch.float32, num_kv_heads=1, head_dim=1)]
+        common: dict[str, Any] = {"dtype": torch.float32, "num_kv_heads": 1, "head_dim": 1}
+        return [
+            FullAttentionSpec(**common) if window is None else SlidingWindowSpec(**common, sliding_window=window)
+            for window in self.windows
+        ]
 
 
 class PassThroughBackend(AttentionBackend):
@@ -153,7 +179,8 @@ class Request:
     """Tokens whose step was launched and not collected."""
     computed: int = 0
     row: int | None = None
-    blocks: list[int] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    """By group; 0 behind its window. Empty while it has no row."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     error: str | None = None
@@ -169,6 +196,7 @@ class Driver:
     def __init__(self, runner: ModelRunner, settings: RunnerSettings, num_blocks: int, seed: int = 0) -> None:
         self.runner, self.settings = runner, settings
         self.random = random.Random(seed)
+        self.windows = runner.cache_layout().windows
         self.free_rows = list(range(settings.max_num_seqs))
         self.free_blocks = list(range(1, num_blocks))
         self.freed: list[int] = []
@@ -178,24 +206,31 @@ class Driver:
     def launch(self, wanted: Sequence[tuple[Request, int]]) -> StepHandle:
         """Launch a step of (request, number of tokens) pairs; those with one token are put first."""
         ordered = sorted(wanted, key=lambda pair: pair[1] != 1)
-        new_rows, grown = [], []
+        new_rows: list[NewRow] = []
+        grown: list[tuple[int, list[int]]] = []
+        passed: list[tuple[int, int, int]] = []
         for request, count in ordered:
+            if request.row is None:
+                request.blocks = [[] for _ in self.windows]
+            passed += self._pass(request)
             needed = -(-(request.computed + count) // self.settings.block_size)
-            fresh = [self._block() for _ in range(needed - len(request.blocks))]
-            request.blocks += fresh
+            fresh = [[self._block() for _ in self.windows] for _ in range(needed - len(request.blocks[0]))]
+            for ids, *added in zip(request.blocks, *fresh, strict=True):
+                ids += added
             if request.row is None:
                 request.row = self.free_rows.pop(self.random.randrange(len(self.free_rows)))
                 new_rows.append(self._new_row(request))
             else:
-                grown += [(request.row, block) for block in fresh]
+                grown += [(request.row, column) for column in fresh]
         self.random.shuffle(new_rows)
         samples = [request.computed + count == request.num_tokens for request, count in ordered]
         output = SchedulerOutput(
             step_id=self.step_id,
+            passed_entries=np.array(passed, dtype=np.int32).reshape(-1, 3),
             freed_rows=self.freed,
             new_rows=new_rows,
             grown_rows=np.array([row for row, _ in grown], dtype=np.int32),
-            grown_block_ids=np.array([block for _, block in grown], dtype=np.int32),
+            grown_block_ids=np.array([ids for _, ids in grown], dtype=np.int32).reshape(-1, len(self.windows)),
             rows=np.array([request.row for request, _ in ordered], dtype=np.int32),
             num_tokens=np.array([count for _, count in ordered], dtype=np.int32),
             samples=np.array(samples, dtype=np.bool_),
@@ -236,7 +271,7 @@ class Driver:
         assert not request.launched
         self.freed.append(request.row)
         self.free_rows.append(request.row)
-        self.free_blocks += request.blocks
+        self.free_blocks += [block for ids in request.blocks for block in ids if block]
         request.row, request.blocks, request.computed = None, [], 0
 
     def run(self, request: Request, num_tokens: int) -> list[int]:
@@ -244,6 +279,19 @@ class Driver:
         while len(request.output) < num_tokens:
             self.step((request, request.num_tokens - request.computed))
         return request.output
+
+    def _pass(self, request: Request) -> list[tuple[int, int, int]]:
+        """Take back what no query sees any more."""
+        passed: list[tuple[int, int, int]] = []
+        for group, (window, ids) in enumerate(zip(self.windows, request.blocks, strict=True)):
+            first = 0 if window is None else max(0, request.computed - window + 1)
+            for column in range(min(first // self.settings.block_size, len(ids))):
+                if ids[column]:
+                    assert request.row is not None
+                    passed.append((group, request.row, column))
+                    self.free_blocks.append(ids[column])
+                    ids[column] = 0
+        return passed
 
     def _block(self) -> int:
         return self.free_blocks.pop(self.random.randrange(len(self.free_blocks)))
@@ -256,7 +304,7 @@ class Driver:
             token_ids=request.prompt + request.output,
             num_prompt_tokens=len(request.prompt),
             num_computed_tokens=0,
-            block_ids=list(request.blocks),
+            block_ids=[list(ids) for ids in request.blocks],
             params=request.params,
             eos_token_ids=request.eos,
             seed=request.seed,
@@ -290,6 +338,7 @@ def setup_runner() -> Callable[..., Setup]:
         make_processor: Callable[[str], LogitsProcessor] = no_processors,
         model: ContextModel | None = None,
         vocab_size: int = VOCAB,
+        windows: Sequence[int | None] = (None,),
         device: str = "cpu",
     ) -> Setup:
         settings = RunnerSettings(
@@ -303,7 +352,7 @@ def setup_runner() -> Callable[..., Setup]:
             vocab_size=vocab_size,
             cpu_cache_bytes_limit=1 << 20,
         )
-        used, loader, contexts = model or ContextModel(vocab_size), OneTensorLoader(), []
+        used, loader, contexts = model or ContextModel(vocab_size, windows=windows), OneTensorLoader(), []
 
         def build(context: BuildContext) -> Model:
             contexts.append(context)

@@ -23,18 +23,21 @@ class NaiveRow:
     tokens: list[int | None]
     """None: not on the host yet."""
     computed: int
-    blocks: list[int]
+    blocks: list[list[int]]
+    """By group."""
     epoch: int
 
 
-def new_row(row: int, tokens: list[int], blocks: list[int], computed: int = 0, num_prompt: int | None = None) -> NewRow:
+def new_row(
+    row: int, tokens: list[int], *blocks: list[int], computed: int = 0, num_prompt: int | None = None
+) -> NewRow:
     return NewRow(
         row=row,
         request_id=str(row),
         token_ids=tokens,
         num_prompt_tokens=len(tokens) if num_prompt is None else num_prompt,
         num_computed_tokens=computed,
-        block_ids=blocks,
+        block_ids=[list(ids) for ids in blocks],
         params=GREEDY,
     )
 
@@ -44,8 +47,10 @@ def difference(**fields: object) -> SchedulerOutput:
     return SchedulerOutput(step_id=0, rows=empty, num_tokens=empty, samples=empty.astype(bool), **fields)  # type: ignore[arg-type]
 
 
-def make_state() -> BatchState:
-    return BatchState(max_num_seqs=ROWS, max_model_len=LENGTH, block_size=BLOCK)
+def make_state(num_groups: int = 1) -> BatchState:
+    state = BatchState(max_num_seqs=ROWS, max_model_len=LENGTH, block_size=BLOCK)
+    state.set_groups([None, 8, 3][:num_groups])
+    return state
 
 
 def check(state: BatchState, naive: dict[int, NaiveRow]) -> None:
@@ -54,7 +59,7 @@ def check(state: BatchState, naive: dict[int, NaiveRow]) -> None:
     for row, expected in naive.items():
         assert state.num_tokens[row] == len(expected.tokens)
         assert state.num_computed[row] == expected.computed
-        assert state.block_table[row, : state.num_blocks[row]].tolist() == expected.blocks
+        assert state.block_tables[:, row, : state.num_blocks[row]].tolist() == expected.blocks
         assert state.num_unknown[row] == sum(token is None for token in expected.tokens)
         for position, token in enumerate(expected.tokens):
             assert token is None or state.token_ids[row, position] == token
@@ -62,12 +67,28 @@ def check(state: BatchState, naive: dict[int, NaiveRow]) -> None:
         assert list(TokenView(state, row, 0)) == known
 
 
+def draw_passed(data: st.DataObject, naive: dict[int, NaiveRow]) -> list[tuple[int, int, int]]:
+    """Some entries that become null."""
+    entries = [
+        (group, row, column)
+        for row, state in naive.items()
+        for group, ids in enumerate(state.blocks)
+        for column in range(len(ids))
+    ]
+    passed = data.draw(st.lists(st.sampled_from(entries), max_size=3)) if entries else []
+    for group, row, column in passed:
+        naive[row].blocks[group][column] = 0
+    return passed
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_sequence_of_differences_gives_what_the_oracle_has(data: st.DataObject) -> None:
-    state, naive = make_state(), {}
+    num_groups = data.draw(st.integers(1, 3))
+    state, naive = make_state(num_groups), {}
     waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray, list[NaiveRow], list[int]]] = []
     for _ in range(data.draw(st.integers(1, 12))):
+        passed = draw_passed(data, naive)
         freed = data.draw(st.lists(st.sampled_from(sorted(naive)), unique=True)) if naive else []
         for row in freed:
             del naive[row]
@@ -75,20 +96,24 @@ def test_any_sequence_of_differences_gives_what_the_oracle_has(data: st.DataObje
         new = []
         for row in data.draw(st.lists(st.sampled_from(free), unique=True)) if free else []:
             tokens = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=10))
-            blocks = data.draw(st.lists(st.integers(1, 99), min_size=1, max_size=3))
-            naive[row] = NaiveRow(list(tokens), data.draw(st.integers(0, len(tokens) - 1)), list(blocks), 0)
-            new.append(new_row(row, tokens, blocks, naive[row].computed))
+            column = st.lists(st.integers(0, 99), min_size=num_groups, max_size=num_groups)
+            columns = data.draw(st.lists(column, min_size=1, max_size=3))
+            blocks = [[column[group] for column in columns] for group in range(num_groups)]
+            naive[row] = NaiveRow(list(tokens), data.draw(st.integers(0, len(tokens) - 1)), blocks, 0)
+            new.append(new_row(row, tokens, *blocks, computed=naive[row].computed))
         grown = []
         for row in data.draw(st.lists(st.sampled_from(sorted(naive)), max_size=6)) if naive else []:
-            if len(naive[row].blocks) < LENGTH // BLOCK:
-                grown.append((row, data.draw(st.integers(1, 99))))
-                naive[row].blocks.append(grown[-1][1])
+            if len(naive[row].blocks[0]) < LENGTH // BLOCK:
+                grown.append((row, data.draw(st.lists(st.integers(1, 99), min_size=num_groups, max_size=num_groups))))
+                for ids, block_id in zip(naive[row].blocks, grown[-1][1], strict=True):
+                    ids.append(block_id)
         state.apply(
             difference(
+                passed_entries=np.array(passed, dtype=np.int32).reshape(-1, 3),
                 freed_rows=freed,
                 new_rows=new,
                 grown_rows=np.array([row for row, _ in grown], dtype=np.int32),
-                grown_block_ids=np.array([block for _, block in grown], dtype=np.int32),
+                grown_block_ids=np.array([ids for _, ids in grown], dtype=np.int32).reshape(-1, num_groups),
             )
         )
         check(state, naive)
@@ -138,17 +163,32 @@ def test_blocks_of_one_row_that_grows_twice_keep_their_order() -> None:
     state.apply(
         difference(
             grown_rows=np.array([3, 0, 3, 3], dtype=np.int32),
-            grown_block_ids=np.array([21, 11, 22, 23], dtype=np.int32),
+            grown_block_ids=np.array([[21], [11], [22], [23]], dtype=np.int32),
         )
     )
-    assert state.block_table[3, :4].tolist() == [20, 21, 22, 23]
-    assert state.block_table[0, :2].tolist() == [10, 11]
+    assert state.block_tables[0, 3, :4].tolist() == [20, 21, 22, 23]
+    assert state.block_tables[0, 0, :2].tolist() == [10, 11]
 
 
 def test_freeing_a_row_that_is_not_in_use_does_nothing() -> None:
     state = make_state()
     state.apply(difference(freed_rows=[1]))
     assert not state.active.any()
+
+
+def test_an_entry_that_passes_as_its_row_changes_hands_is_the_old_requests() -> None:
+    state = make_state(2)
+    state.apply(difference(new_rows=[new_row(1, [1], [4, 5], [6, 7])]))
+    passed = np.array([[1, 1, 0]], dtype=np.int32)
+    state.apply(difference(passed_entries=passed, freed_rows=[1], new_rows=[new_row(1, [2], [8, 9], [2, 3])]))
+    assert state.block_tables[:, 1, :2].tolist() == [[8, 9], [2, 3]]
+
+
+def test_groups_are_set_before_rows_are_taken() -> None:
+    state = make_state()
+    state.apply(difference(new_rows=[new_row(1, [1], [1])]))
+    with pytest.raises(AssertionError, match="rows are in use"):
+        state.set_groups([None, 4])
 
 
 def test_a_row_in_use_is_not_given_away() -> None:

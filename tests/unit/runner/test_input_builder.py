@@ -22,40 +22,46 @@ GREEDY = SamplingParams(temperature=0)
 
 def check(batch: ForwardBatch, state: BatchState, output: SchedulerOutput) -> None:
     """Compare with what a loop over rows and tokens gives."""
-    ids, positions, slots, starts, lengths, last = [], [], [], [0], [], []
+    ids, positions, starts, lengths, last = [], [], [0], [], []
+    slots: list[list[int]] = [[] for _ in state.windows]
     size = state.block_size
     for row, count in zip(output.rows.tolist(), output.num_tokens.tolist(), strict=True):
         computed = int(state.num_computed[row])
         for position in range(computed, computed + count):
             ids.append(int(state.token_ids[row, position]))
             positions.append(position)
-            slots.append(int(state.block_table[row, position // size]) * size + position % size)
+            for of_group, table in zip(slots, state.block_tables, strict=True):
+                of_group.append(int(table[row, position // size]) * size + position % size)
         starts.append(starts[-1] + count)
         lengths.append(computed + count)
         last.append(starts[-1] - 1)
-    metadata = batch.metadata
     assert (batch.input_ids.tolist(), batch.positions.tolist()) == (ids, positions)
-    assert metadata.slot_mapping.tolist() == slots
-    assert metadata.query_start_loc.tolist() == metadata.query_start_loc_cpu.tolist() == starts
-    assert metadata.seq_lens.tolist() == metadata.seq_lens_cpu.tolist() == lengths
-    assert (metadata.num_tokens, metadata.num_requests) == (len(ids), len(lengths))
-    assert (metadata.max_query_len, metadata.max_seq_len) == (max(output.num_tokens), max(lengths))
-    assert metadata.num_decodes == output.num_decodes
-    for i, (row, length) in enumerate(zip(output.rows.tolist(), lengths, strict=True)):
-        num_blocks = -(-length // size)
-        assert metadata.block_table[i, :num_blocks].tolist() == state.block_table[row, :num_blocks].tolist()
+    assert len(batch.groups) == len(state.windows)
+    for group, metadata in enumerate(batch.groups):
+        assert metadata.slot_mapping.tolist() == slots[group]
+        assert metadata.query_start_loc.tolist() == metadata.query_start_loc_cpu.tolist() == starts
+        assert metadata.seq_lens.tolist() == metadata.seq_lens_cpu.tolist() == lengths
+        assert (metadata.num_tokens, metadata.num_requests) == (len(ids), len(lengths))
+        assert (metadata.max_query_len, metadata.max_seq_len) == (max(output.num_tokens), max(lengths))
+        assert metadata.num_decodes == output.num_decodes
+        assert metadata.sliding_window == state.windows[group]
+        for i, (row, length) in enumerate(zip(output.rows.tolist(), lengths, strict=True)):
+            num_blocks = -(-length // size)
+            expected = state.block_tables[group, row, :num_blocks].tolist()
+            assert metadata.block_table[i, :num_blocks].tolist() == expected
+        assert metadata.slot_mapping.dtype == torch.int64
+        dtypes = [metadata.query_start_loc.dtype, metadata.seq_lens.dtype, metadata.block_table.dtype]
+        assert dtypes == [torch.int32] * 3
     indices = range(len(ids)) if batch.logits_indices is None else batch.logits_indices.tolist()
     assert list(indices) == [index for index, wanted in zip(last, output.samples, strict=True) if wanted]
     assert batch.sampled_rows.tolist() == output.rows[output.samples].tolist()
     assert batch.rows.tolist() == output.rows.tolist()
-    dtypes = [batch.input_ids.dtype, batch.positions.dtype, metadata.slot_mapping.dtype]
-    assert dtypes == [torch.int64] * 3
-    dtypes = [metadata.query_start_loc.dtype, metadata.seq_lens.dtype, metadata.block_table.dtype]
-    assert dtypes == [torch.int32] * 3
+    assert [batch.input_ids.dtype, batch.positions.dtype] == [torch.int64] * 2
 
 
 def make_state(data: st.DataObject, block_size: int) -> BatchState:
     state = BatchState(max_num_seqs=ROWS, max_model_len=LENGTH, block_size=block_size)
+    state.set_groups(data.draw(st.sampled_from([(None,), (5,), (None, 5, 1)])))
     generator = np.random.default_rng(data.draw(st.integers(0, 1000)))
     new_rows = [
         NewRow(
@@ -64,7 +70,7 @@ def make_state(data: st.DataObject, block_size: int) -> BatchState:
             token_ids=generator.integers(0, 500, LENGTH).tolist(),
             num_prompt_tokens=LENGTH,
             num_computed_tokens=data.draw(st.integers(0, LENGTH - 1)),
-            block_ids=generator.permutation(200)[: -(-LENGTH // block_size)].tolist(),
+            block_ids=[generator.permutation(200)[: -(-LENGTH // block_size)].tolist() for _ in state.windows],
             params=GREEDY,
         )
         for row in range(ROWS)
@@ -142,7 +148,7 @@ def test_a_chunk_that_ends_before_the_unknown_token_reads_the_host() -> None:
 
 def test_later_changes_of_the_state_do_not_reach_a_batch() -> None:
     state = BatchState(max_num_seqs=2, max_model_len=8, block_size=4)
-    state.token_ids[:, 0], state.block_table[:, 0] = [3, 4], [1, 2]
+    state.token_ids[:, 0], state.block_tables[0, :, 0] = [3, 4], [1, 2]
     output = SchedulerOutput(
         step_id=0,
         rows=np.array([0, 1], dtype=np.int32),
@@ -151,7 +157,7 @@ def test_later_changes_of_the_state_do_not_reach_a_batch() -> None:
         num_decodes=2,
     )
     batch = InputBuilder(state, SharedStaging(), 8).build(output)
-    state.token_ids[:], state.block_table[:], state.num_computed[:] = 0, 0, 5
+    state.token_ids[:], state.block_tables[:], state.num_computed[:] = 0, 0, 5
     assert batch.input_ids.tolist() == [3, 4]
     assert batch.positions.tolist() == [0, 0]
     assert batch.metadata.block_table[:, 0].tolist() == [1, 2]

@@ -49,12 +49,15 @@ def test_greedy_tokens_are_those_of_the_model(setup_runner: Make, make_request: 
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 16])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("seed", "windows"), list(enumerate([(None,), (None,), (None, 5), (None, 1, 6, None), (None, 2, 2, 2)]))
+)
 def test_tokens_do_not_depend_on_chunks_company_or_preemption(
-    setup_runner: Make, make_request: Make, block_size: int, seed: int
+    setup_runner: Make, make_request: Make, block_size: int, seed: int, windows: tuple[int | None, ...]
 ) -> None:
     expected = alone(setup_runner, make_request, 10)
-    driver = setup_runner(block_size=block_size, num_blocks=400, seed=seed).driver
+    num_blocks = 400 * len(windows)
+    driver = setup_runner(block_size=block_size, num_blocks=num_blocks, seed=seed, windows=windows).driver
     generator = random.Random(seed)
     running = requests(make_request)
     unfinished = list(running)
@@ -242,10 +245,21 @@ def test_a_failed_build_restores_the_default_dtype(setup_runner: Make, monkeypat
 
 def test_cache_sizes_follow_from_the_model(setup_runner: Make) -> None:
     runner = setup_runner(block_size=4, num_blocks=9).runner
-    assert runner.cache_bytes_per_block() == 2 * 4 * 4
+    layout = runner.cache_layout()
+    assert (layout.bytes_per_block, layout.windows) == (2 * 4 * 4, (None,))
     assert runner._caches is not None
     assert [tuple(cache.shape) for cache in runner._caches] == [(9, 2, 4, 1, 1)]
     assert runner.cache_bytes_available() == 1 << 20  # the limit for CPUs
+
+
+def test_layers_with_windows_have_groups_and_share_memory(setup_runner: Make) -> None:
+    runner = setup_runner(block_size=4, num_blocks=9, windows=(None, 5, None, 5, 5, 5)).runner
+    layout = runner.cache_layout()
+    assert (layout.windows, layout.group_of_layer) == ((None, 5, 5), (0, 1, 0, 1, 2, 2))
+    assert layout.bytes_per_block == 2 * (2 * 4 * 4)
+    pointers = [cache.data_ptr() for cache in runner._caches]
+    assert pointers[0] == pointers[1] == pointers[4] != pointers[2]
+    assert pointers[2] == pointers[3] == pointers[5]
 
 
 def test_a_cache_that_memory_does_not_hold_is_refused_with_the_numbers(setup_runner: Make) -> None:
@@ -266,4 +280,4 @@ def test_a_runner_without_a_model_says_so(setup_runner: Make) -> None:
     runner.close()
     runner.close()
     with pytest.raises(EngineError, match="call load first"):
-        runner.cache_bytes_per_block()
+        runner.cache_layout()

@@ -75,7 +75,7 @@ class Bench:
             token_ids=[row, 9, 1],
             num_prompt_tokens=2,
             num_computed_tokens=0,
-            block_ids=[1],
+            block_ids=[[1]],
             params=SamplingParams(**{"temperature": 0, "logits_processors": processors, **params}),
         )
         empty = np.empty(0, dtype=np.int32)

@@ -42,17 +42,21 @@ def test_the_largest_step_keeps_to_every_limit(tokens: int, seqs: int, length: i
 def test_it_runs_model_head_and_sampler_and_writes_the_null_block_alone(
     setup_runner: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = setup_runner()
-    chosen = settings(150)
-    caches = allocate_caches(setup.model.kv_cache_specs(), 3, 4, torch.device("cpu"))
+    setup = setup_runner(windows=(None, 5))
+    chosen, layout = settings(150), setup.runner.cache_layout()
+    caches = allocate_caches(setup.model.kv_cache_specs(), layout, 3, 4, torch.device("cpu"))
     monkeypatch.setattr(setup.model, "forward", _write_slots)
-    run_largest_step(setup.model, setup.runner._attention, chosen, caches)
-    assert caches[0][0].any()
-    assert not caches[0][1:].any()
+    run_largest_step(setup.model, setup.runner._attention, chosen, layout, caches)
+    for cache in caches:
+        assert cache[0].any()
+        assert not cache[1:].any()
     assert setup.model.logits_rows[-1] == chosen.max_num_seqs
 
 
 def _write_slots(input_ids: torch.Tensor, positions: torch.Tensor, attn: Any) -> torch.Tensor:
     assert positions.max() < 60
-    attn.layer_caches[0].view(-1)[attn.layer_groups[0].slot_mapping] = 1.0
+    assert [group.metadata.sliding_window for group in attn.layer_groups] == [None, 5]
+    assert [group.plan.sliding_window for group in attn.layer_groups] == [None, 5]
+    for cache, group in zip(attn.layer_caches, attn.layer_groups, strict=True):
+        cache.view(-1)[group.slot_mapping] = 1.0
     return torch.zeros(input_ids.shape[0], 1)

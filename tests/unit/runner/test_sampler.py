@@ -66,7 +66,7 @@ class Bench:
             token_ids=item.prompt + item.output,
             num_prompt_tokens=len(item.prompt),
             num_computed_tokens=0,
-            block_ids=[1],
+            block_ids=[[1]],
             params=item.params,
             eos_token_ids=item.eos,
             seed=item.seed,

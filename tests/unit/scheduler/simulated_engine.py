@@ -1,9 +1,10 @@
 """A worker without a model, which finds out whether the scheduler ever mixes anything up.
 
 `FakeWorker` keeps rows as a real one does, from `SchedulerOutput` alone. Its KV store holds, for each slot, a
-digest of all tokens up to that position (and of the cache salt); before each step it checks that every
-position that a row reads holds the digest of that row's own tokens. The next token is a pure function of
-that digest, so what a request generates must not depend on scheduling: `generate` computes it alone.
+digest of all tokens up to that position (and of the cache salt), and the group of layers that it was written for;
+in each step it checks that every position that a row reads, in each group within its window, holds the digest of that
+row's own tokens. The next token is a pure function of that digest, so what a request generates must not depend on
+scheduling: `generate` computes it alone.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class WorkerRow:
     request_id: str
     tokens: list[int]
     num_computed: int
-    block_ids: list[int]
+    block_ids: list[list[int]]
+    """By group."""
     root: int
 
 
@@ -80,10 +82,17 @@ class FakeWorker:
     num_blocks: int
     root_of: Callable[[str], int]
     vocab: int = VOCAB
+    windows: tuple[int | None, ...] = (None,)
     rows: dict[int, WorkerRow] = field(default_factory=dict)
-    kv: dict[tuple[int, int], int] = field(default_factory=dict)
+    kv: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    """By block and offset, the group and the digest."""
 
     def apply(self, output: SchedulerOutput) -> None:
+        for group, row, column in output.passed_entries.tolist():
+            # A row that a failed step should have taken may be unknown, one that is freed below is the old request's.
+            if row in self.rows:
+                assert self.rows[row].block_ids[group][column], "an entry passes once"
+                self.rows[row].block_ids[group][column] = 0
         for row in output.freed_rows:
             self.rows.pop(row, None)
         for new in output.new_rows:
@@ -92,11 +101,13 @@ class FakeWorker:
                 new.request_id,
                 list(new.token_ids),
                 new.num_computed_tokens,
-                list(new.block_ids),
+                [list(ids) for ids in new.block_ids],
                 self.root_of(new.request_id),
             )
-        for row, block_id in zip(output.grown_rows.tolist(), output.grown_block_ids.tolist(), strict=True):
-            self.rows[row].block_ids.append(block_id)
+        assert output.grown_block_ids.shape == (output.grown_rows.size, len(self.windows)) or not output.grown_rows.size
+        for row, column in zip(output.grown_rows.tolist(), output.grown_block_ids.tolist(), strict=True):
+            for block_ids, block_id in zip(self.rows[row].block_ids, column, strict=True):
+                block_ids.append(block_id)
 
     def compute(self, output: SchedulerOutput, *, poison: bool = False) -> SampledTokens:
         """Apply a step and compute it; `poison` writes garbage, as a step that fails half-way might."""
@@ -110,10 +121,10 @@ class FakeWorker:
         if poison:
             return SampledTokens(step_id=output.step_id, rows=output.rows[:0], token_ids=np.empty(0, np.int64))
         sampled: list[int] = []
-        for row, samples in zip(output.rows.tolist(), output.samples.tolist(), strict=True):
+        for row, count, samples in zip(output.rows.tolist(), counts, output.samples.tolist(), strict=True):
             state = self.rows[row]
             assert samples == (state.num_computed == len(state.tokens))
-            value = self._check(state)
+            value = self._check(state, state.num_computed - count)
             if samples:
                 sampled.append(next_token(value, self.vocab))
                 state.tokens.append(sampled[-1])
@@ -128,26 +139,39 @@ class FakeWorker:
         start = state.num_computed
         state.num_computed += count
         assert state.num_computed <= len(state.tokens), "a token is computed before it is known"
-        value = self.kv[self._slot(state, start - 1)] if start else state.root
+        values = self._digests(state)
         for position in range(start, state.num_computed):
-            slot = self._slot(state, position)
-            assert slot not in written, f"two rows write slot {slot}"
-            written.add(slot)
-            value = digest(value, state.tokens[position])
-            self.kv[slot] = -1 if poison else value
+            for group in range(len(self.windows)):
+                slot = self._slot(state, group, position)
+                assert slot not in written, f"two rows write slot {slot}"
+                written.add(slot)
+                self.kv[slot] = (group, -1 if poison else values[position])
 
-    def _check(self, state: WorkerRow) -> int:
-        """Every position that the row reads holds the row's own content."""
-        value = state.root
-        for position in range(state.num_computed):
-            value = digest(value, state.tokens[position])
-            assert self.kv[self._slot(state, position)] == value, (
-                f"{state.request_id} reads wrong content at position {position}"
+    def _check(self, state: WorkerRow, start: int) -> int:
+        """Every position that the row's queries from `start` on read holds the row's own content; the last digest."""
+        values = self._digests(state)
+        size = self.block_size
+        for group, window in enumerate(self.windows):
+            first = 0 if window is None else max(0, start - window + 1)
+            passed = [block_id == 0 for block_id in state.block_ids[group]]
+            assert passed == [(column + 1) * size <= first for column in range(len(passed))], (
+                f"{state.request_id}, whose queries see from {first} on, has {state.block_ids[group]} in group {group}"
             )
-        return value
+            for position in range(first, state.num_computed):
+                assert self.kv[self._slot(state, group, position)] == (group, values[position]), (
+                    f"{state.request_id} reads wrong content at position {position} in group {group}"
+                )
+        return values[-1]
 
-    def _slot(self, state: WorkerRow, position: int) -> tuple[int, int]:
-        block_id = state.block_ids[position // self.block_size]
+    def _digests(self, state: WorkerRow) -> list[int]:
+        values, value = [], state.root
+        for token_id in state.tokens[: state.num_computed]:
+            value = digest(value, token_id)
+            values.append(value)
+        return values
+
+    def _slot(self, state: WorkerRow, group: int, position: int) -> tuple[int, int]:
+        block_id = state.block_ids[group][position // self.block_size]
         assert 0 < block_id < self.num_blocks, f"block {block_id} is handed out"
         return block_id, position % self.block_size
 
@@ -194,6 +218,7 @@ class SimulatedEngine:
             self.settings.num_blocks,
             lambda request_id: root_digest(self.requests[request_id].extra_keys),
             vocab,
+            self.settings.windows,
         )
         self.depth = depth
         self.in_flight: list[tuple[SchedulerOutput, SampledTokens]] = []

@@ -191,7 +191,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def blocks_have_the_owners_that_they_count(self) -> None:
         pool = self.engine.scheduler._kv.pool
-        owners = Counter(block_id for request in self.live.values() for block_id in request.blocks.block_ids)
+        owners = Counter(block_id for request in self.live.values() for block_id in request.blocks.held())
         assert pool.ref_counts == [owners[block_id] for block_id in range(pool.num_blocks)]
         for block_id, count in owners.items():
             assert 0 < block_id < pool.num_blocks
@@ -209,7 +209,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         rows = [request.row for request in self.live.values() if request.status is RequestStatus.RUNNING]
         assert len(set(rows)) == len(rows)
         for request in self.live.values():
-            assert bool(request.blocks.block_ids) == (request.status is RequestStatus.RUNNING)
+            assert bool(request.blocks.num_columns) == (request.status is RequestStatus.RUNNING)
 
 
 class PrefixHitMachine(SchedulerMachine):

@@ -32,7 +32,7 @@ def request(
         arrival_time=0.0,
         eos_token_ids=eos,
     )
-    made = Request(engine, 0, RequestBlocks(BlockHashChain(4), 0))
+    made = Request(engine, 0, RequestBlocks(BlockHashChain(4), 0, [[]]))
     made.token_ids += [40] * (num_output - 1) + [last]
     return made
 
