@@ -56,7 +56,8 @@ class DeepseekForCausalLM(CausalLM):
         config = context.config
         if config.get("mlp_bias"):
             raise UnsupportedModelError(
-                f"{config.origin} has mlp_bias=true, but DeepSeek's feed-forward networks are served without biases only."
+                f"{config.origin} has mlp_bias=true, but this architecture's feed-forward networks are served without "
+                "biases only."
             )
         norms = NormStyle(eps=config.rms_norm_eps)
 
