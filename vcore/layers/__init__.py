@@ -5,6 +5,7 @@ from __future__ import annotations
 from vcore.layers.attention import Attention, CachingLayer, collect_kv_cache_specs
 from vcore.layers.attention_block import AttentionBlock
 from vcore.layers.causal_lm import CausalLM, DecoderLayer
+from vcore.layers.config_checks import check_sizes
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.heads import Heads
 from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
@@ -56,6 +57,7 @@ __all__ = [
     "VocabParallelEmbedding",
     "WeightMap",
     "WeightPart",
+    "check_sizes",
     "collect_kv_cache_specs",
     "load_weights",
 ]

@@ -9,7 +9,7 @@ import torch
 from vcore.interfaces.attention import AttentionContext, LayerSpec
 from vcore.interfaces.model import BuildContext
 from vcore.layers.attention import Attention
-from vcore.layers.heads import check_head_groups
+from vcore.layers.config_checks import check_head_groups, check_sizes
 from vcore.layers.linear import QKVParallelLinear, RowParallelLinear
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import Rotation
@@ -58,9 +58,13 @@ class AttentionBlock(ResidualBlock):
 
         Raises:
             ConfigError: the heads cannot be split over the ranks.
-            UnsupportedModelError: the query heads cannot be shared out evenly between the key-value heads.
+            UnsupportedModelError: a size is no whole number above zero, or the query heads cannot be shared out
+                evenly between the key-value heads.
         """
         check_head_groups(context.config, num_heads, num_kv_heads)
+        check_sizes(context.config, hidden_size=hidden_size, head_dim=head_dim)
+        if sliding_window is not None:
+            check_sizes(context.config, sliding_window=sliding_window)
         super().__init__(context, hidden_size, norms)
         self.qkv_proj = QKVParallelLinear(context, hidden_size, num_heads, num_kv_heads, head_dim, qkv_bias)
         self.o_proj = RowParallelLinear(context, num_heads * head_dim, hidden_size, o_bias)

@@ -13,6 +13,7 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.weights import CheckpointReader
 from vcore.kv_cache.spec import KVCacheSpec
 from vcore.layers.attention import collect_kv_cache_specs
+from vcore.layers.config_checks import check_sizes
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.norm import NormStyle
 from vcore.layers.weights import WeightMap, load_weights
@@ -94,9 +95,18 @@ class CausalLM(Model):
         rotary: takes positions, int64 [num_tokens], to what layers get as `rotation`, once a step; None for nothing.
         embedding_scale: embedded tokens are multiplied by it.
         logits_soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``.
+
+        Raises:
+            UnsupportedModelError: the config lacks a size, or it is no whole number above zero.
         """
         super().__init__()
         config = context.config
+        check_sizes(
+            config,
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+        )
         embed_tokens = VocabParallelEmbedding(context, config.vocab_size, config.hidden_size)
         layers = [make_layer(layer_index) for layer_index in range(config.num_hidden_layers)]
         self.model = DecoderStack(embed_tokens, rotary, layers, norms.build(context, config.hidden_size))

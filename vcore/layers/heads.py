@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
+from vcore.layers.config_checks import check_head_groups, check_sizes
 
-__all__ = ["Heads", "check_head_groups"]
+__all__ = ["Heads"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,28 +31,17 @@ class Heads:
         Raises:
             UnsupportedModelError: a key is missing, or the numbers do not fit each other; the message names the keys.
         """
-        num_heads: int = config.num_attention_heads
-        num_kv_heads = config.get("num_key_value_heads") or num_heads
+        num_heads = config.num_attention_heads
+        num_kv_heads = num_heads if config.get("num_key_value_heads") is None else config.num_key_value_heads
         check_head_groups(config, num_heads, num_kv_heads)
         head_dim = config.get("head_dim")
-        if not head_dim:
+        if head_dim is None:
+            check_sizes(config, hidden_size=config.hidden_size)
             head_dim, rest = divmod(config.hidden_size, num_heads)
             if rest or not head_dim:
                 raise UnsupportedModelError(
                     f"{config.origin}: hidden_size {config.hidden_size} is no multiple of num_attention_heads "
                     f"{num_heads}, and there is no head_dim. Correct the one that is wrong, or add head_dim."
                 )
+        check_sizes(config, head_dim=head_dim)
         return cls(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
-
-
-def check_head_groups(config: HFConfig, num_heads: int, num_kv_heads: int) -> None:
-    """Hold the number of query heads against that of key-value heads.
-
-    Raises:
-        UnsupportedModelError: one is not positive, or the queries cannot be shared out evenly.
-    """
-    if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
-        raise UnsupportedModelError(
-            f"{config.origin}: num_attention_heads {num_heads} is no multiple of num_key_value_heads {num_kv_heads}, "
-            f"but each key-value head serves equally many query heads. Fetch the file again, or correct it."
-        )

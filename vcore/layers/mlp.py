@@ -8,6 +8,7 @@ import torch
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.model import BuildContext
+from vcore.layers.config_checks import check_sizes
 from vcore.layers.linear import ColumnParallelLinear, RowParallelLinear
 from vcore.layers.norm import NormStyle, ResidualBlock
 from vcore.ops.gelu_tanh_and_mul import gelu_tanh_and_mul
@@ -30,7 +31,7 @@ def gate_of(activation: str) -> Callable[[torch.Tensor], torch.Tensor]:
     Raises:
         UnsupportedModelError: there is none of that name; the message lists those there are.
     """
-    gate = _GATES.get(activation)
+    gate = _GATES.get(activation) if isinstance(activation, str) else None
     if gate is None:
         raise UnsupportedModelError(
             f"the model's config asks for the activation {activation!r}, but gated feed-forward layers have "
@@ -65,8 +66,9 @@ class GatedMLP(ResidualBlock):
 
         Raises:
             ConfigError: the ranks do not divide `intermediate_size`.
-            UnsupportedModelError: the activation is not known.
+            UnsupportedModelError: the activation is not known, or a size is no whole number above zero.
         """
+        check_sizes(context.config, hidden_size=hidden_size, intermediate_size=intermediate_size)
         super().__init__(context, hidden_size, norms)
         self._gate = gate_of(activation)
         self.gate_up_proj = ColumnParallelLinear(context, hidden_size, (intermediate_size, intermediate_size), bias)

@@ -19,6 +19,10 @@ from vcore.interfaces.hf_config import HFConfig
 __all__ = ["RopeFrequencies", "RopeParameters", "rope_frequencies"]
 
 
+_MAX_ROTARY_DIM = 4096
+"""Far above what any model has: a damaged number must not fill the memory with angles."""
+
+
 @dataclass(frozen=True, slots=True)
 class RopeFrequencies:
     """What the angles are made from."""
@@ -61,14 +65,14 @@ class RopeParameters:
 
         Raises:
             UnsupportedModelError: the config has no ``max_position_embeddings``, or parameters for each type of layer
-                where one for all is asked for.
+                where one for all is asked for, or numbers from which no angles can be made.
         """
         scaling, theta = _written_parameters(config, layer_type)
         partial = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
         return cls(
             rope_type=_rope_type(scaling),
-            theta=float(scaling.get("rope_theta") or theta or 10_000.0),
-            rotary_dim=int(head_dim * partial),
+            theta=_checked_theta(config, scaling.get("rope_theta") or theta or 10_000.0),
+            rotary_dim=_checked_rotary_dim(config, head_dim, partial),
             max_position_embeddings=config.max_position_embeddings,
             max_model_len=max_model_len,
             scaling={**scaling, **_pretrained_length(config)},
@@ -257,6 +261,26 @@ def _written_parameters(config: HFConfig, layer_type: str | None) -> tuple[Mappi
     if is_local:
         return {}, theta
     return config.get("rope_scaling") or ({} if by_type else written), theta
+
+
+def _checked_theta(config: HFConfig, theta: object) -> float:
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 0:
+        raise UnsupportedModelError(
+            f"{config.origin}: found rope_theta={theta!r:.80}, expected a number above zero. Fetch the file again, or "
+            f"correct it."
+        )
+    return float(theta)
+
+
+def _checked_rotary_dim(config: HFConfig, head_dim: int, partial: object) -> int:
+    rotary_dim = int(head_dim * partial) if isinstance(partial, int | float) and 0 < partial <= 1 else 0
+    if not 2 <= rotary_dim <= _MAX_ROTARY_DIM or rotary_dim % 2:
+        raise UnsupportedModelError(
+            f"{config.origin}: of a head's {head_dim} features the partial_rotary_factor {partial!r:.80} lets "
+            f"{rotary_dim} be turned, expected an even number from 2 to {_MAX_ROTARY_DIM}. Correct "
+            f"partial_rotary_factor, head_dim, or hidden_size and num_attention_heads, whose quotient stands for it."
+        )
+    return rotary_dim
 
 
 def _rope_type(scaling: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
+from vcore.layers import check_sizes
 
 __all__ = ["sliding_windows"]
 
@@ -22,10 +23,11 @@ def sliding_windows(config: HFConfig) -> Sequence[int | None]:
         UnsupportedModelError: ``layer_types`` has other types, or not as many as there are layers.
     """
     num_layers: int = config.num_hidden_layers
+    check_sizes(config, num_hidden_layers=num_layers)
     window = config.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
     first = config.get("max_window_layers", 28)
     types = config.get("layer_types") or [_SLIDING if index >= first else _FULL for index in range(num_layers)]
-    if len(types) != num_layers or not set(types) <= {_FULL, _SLIDING}:
+    if not isinstance(types, list) or len(types) != num_layers or not all(one in (_FULL, _SLIDING) for one in types):
         raise UnsupportedModelError(
             f"{config.origin}: found layer_types={types!r:.200}, expected {_FULL!r} or {_SLIDING!r} for each of its "
             f"{num_layers} layers. Fetch the file again, or correct it."
