@@ -99,10 +99,11 @@ def test_the_start_that_is_written_has_the_same_files(tmp_path: Path, reader: Re
     assert not missing
 
 
-def test_it_is_found_as_an_installed_distribution(reader: Reader, ran: dict[str, subprocess.CompletedProcess[str]]):
-    checked = reader.run(["vcore", "plugins", "check", "model/granite", "--json"])
-    (plugin,) = json.loads(checked.stdout)["plugins"]
-    assert (plugin["distribution"], plugin["version"], plugin["status"]) == ("vcore-granite", "0.1.0", "ok")
+def test_it_is_found_as_an_installed_distribution(ran: dict[str, subprocess.CompletedProcess[str]]):
+    assert re.search(r"(?m)^ok\s+model/granite@vcore-granite$", ran["vcore plugins check"].stdout)
+    checked = ran["vcore models check"].stdout
+    assert "tiny-granite can be served" in checked
+    assert re.search(r"(?m)^plugin\s+model/granite@vcore-granite$", checked)
 
 
 def test_its_own_tests_pass(ran: dict[str, subprocess.CompletedProcess[str]]):

@@ -48,6 +48,23 @@ class Model(nn.Module, ABC):
     The plugin's `load` is called with ``options`` and ``context`` (a `BuildContext`).
     """
 
+    @classmethod
+    def complete_config(cls, config: HFConfig) -> HFConfig:
+        """What a checkpoint's config means, in the keys that the engine reads.
+
+        For architectures whose checkpoints leave out what equals a default, nest what is about text, or write lengths
+        in a way of their own. The engine asks the class that `load` names, before it reads the number of tokens,
+        the length or the sizes, and builds the model from the answer. It must take an answer of its own, too:
+        a model that counts on it calls it in ``__init__``, so that it can be built without an engine.
+
+        Args:
+            config: the file's. Not changed.
+
+        Raises:
+            UnsupportedModelError: the model is none that the class can serve.
+        """
+        return config
+
     @abstractmethod
     def forward(
         self,

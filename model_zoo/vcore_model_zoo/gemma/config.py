@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
-from vcore.interfaces.model import BuildContext
 
-__all__ = ["FULL", "SLIDING", "activation", "complete", "layer_types"]
+__all__ = ["FULL", "SLIDING", "activation", "complete", "layer_types", "split_rope"]
 
 FULL = "full_attention"
 """A layer whose tokens see all tokens before them, as configs call it."""
@@ -18,24 +16,43 @@ SLIDING = "sliding_attention"
 """A layer whose tokens see the last ``sliding_window`` tokens."""
 
 
-def complete(context: BuildContext, defaults: Mapping[str, Any]) -> BuildContext:
-    """`context` with a config about the text model alone, in which `defaults` stand where it says nothing.
+def complete(config: HFConfig, defaults: Mapping[str, Any]) -> HFConfig:
+    """A config about the text model alone, in which `defaults` stand where `config` says nothing.
 
     Gemma checkpoints are saved without the values that equal those of their architecture, such as tied embeddings;
-    those that also take images nest the rest in ``text_config``.
+    those that also take images nest what is about text in ``text_config``.
 
     Raises:
         UnsupportedModelError: the model attends in both directions.
     """
-    config = context.config
-    nested = config.get("text_config")
-    text = nested if isinstance(nested, HFConfig) else config
-    if text.get("use_bidirectional_attention"):
+    values = config.to_dict()
+    text = values.pop("text_config", None) or {}
+    values = {**defaults, **values, **text}
+    if values.get("use_bidirectional_attention"):
         raise UnsupportedModelError(
-            f"{text.origin} has use_bidirectional_attention, but text is generated from left to right. Use a "
+            f"{config.origin} has use_bidirectional_attention, but text is generated from left to right. Use a "
             f"checkpoint that was trained to generate."
         )
-    return dataclasses.replace(context, config=HFConfig({**defaults, **text.to_dict()}, text.origin))
+    return HFConfig(values, config.origin)
+
+
+def split_rope(config: HFConfig) -> HFConfig:
+    """`config` with rotary parameters for each type of layer, as they are written since transformers 5.
+
+    Before that, ``rope_theta`` and ``rope_scaling`` were those of full layers, ``rope_local_base_freq`` the base of
+    layers with a window. ``max_position_embeddings`` is what the model goes up to with its scaling, so the length
+    before that is stated, too.
+    """
+    full: dict[str, Any] = {"rope_theta": config.rope_theta, **(config.get("rope_scaling") or {})}
+    sliding: dict[str, Any] = {"rope_theta": config.rope_local_base_freq}
+    stated = config.get("rope_parameters") or {}
+    full.update(stated.get(FULL) or {})
+    sliding.update(stated.get(SLIDING) or {})
+    factor = full.get("factor")
+    if isinstance(factor, int | float) and factor:
+        full.setdefault("original_max_position_embeddings", int(config.max_position_embeddings / factor))
+    rope = {"rope_scaling": None, "rope_parameters": {FULL: full, SLIDING: sliding}}
+    return HFConfig({**config.to_dict(), **rope}, config.origin)
 
 
 def activation(config: HFConfig) -> str:

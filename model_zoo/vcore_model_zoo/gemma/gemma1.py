@@ -6,8 +6,10 @@ Embedded tokens are multiplied by the root of their size, norms by one plus thei
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
+from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
 from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, RotaryEmbedding, WeightMap
 from vcore_model_zoo.gemma.config import activation, complete
@@ -29,12 +31,17 @@ class GemmaForCausalLM(CausalLM):
         ignored=("*.rotary_emb.inv_freq",),
     )
 
+    @classmethod
+    def complete_config(cls, config: HFConfig) -> HFConfig:
+        """With what the checkpoint leaves out."""
+        return complete(config, _DEFAULTS)
+
     def __init__(self, *, options: None, context: BuildContext) -> None:
         """Raises:
         UnsupportedModelError: the config asks for what Gemma has not, or lacks what it needs.
         """
-        context = complete(context, _DEFAULTS)
-        config = context.config
+        config = self.complete_config(context.config)
+        context = replace(context, config=config)
         norms = NormStyle(eps=config.rms_norm_eps, unit_offset=True)
 
         def make_layer(layer_index: int) -> DecoderLayer:

@@ -7,8 +7,10 @@ the scores of attention and the logits are capped.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
 from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, RotaryEmbedding, WeightMap
 from vcore_model_zoo.gemma.config import SLIDING, activation, complete, layer_types
@@ -44,12 +46,17 @@ class Gemma2ForCausalLM(CausalLM):
         ignored=("*.rotary_emb.inv_freq",),
     )
 
+    @classmethod
+    def complete_config(cls, config: HFConfig) -> HFConfig:
+        """With what the checkpoint leaves out."""
+        return complete(config, _DEFAULTS)
+
     def __init__(self, *, options: None, context: BuildContext) -> None:
         """Raises:
         UnsupportedModelError: the config asks for what Gemma 2 has not, or lacks what it needs.
         """
-        context = complete(context, _DEFAULTS)
-        config = context.config
+        config = self.complete_config(context.config)
+        context = replace(context, config=config)
         norms = NormStyle(eps=config.rms_norm_eps, after=True, unit_offset=True)
         types = layer_types(config, period=2)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vcore.interfaces.attention import AttentionContext
+from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
 from vcore.layers import (
     AttentionBlock,
@@ -25,7 +26,7 @@ from vcore.layers import (
     Rotation,
     WeightMap,
 )
-from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, complete, layer_types
+from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, complete, layer_types, split_rope
 
 __all__ = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"]
 
@@ -63,12 +64,17 @@ class Gemma3ForCausalLM(CausalLM):
         ignored=("*.rotary_emb.inv_freq",),
     )
 
+    @classmethod
+    def complete_config(cls, config: HFConfig) -> HFConfig:
+        """With what the checkpoint leaves out."""
+        return split_rope(complete(config, _DEFAULTS))
+
     def __init__(self, *, options: None, context: BuildContext) -> None:
         """Raises:
         UnsupportedModelError: the config asks for what Gemma 3 has not, or lacks what it needs.
         """
-        context = complete(context, _DEFAULTS)
-        config = context.config
+        config = self.complete_config(context.config)
+        context = replace(context, config=config)
         norms = NormStyle(eps=config.rms_norm_eps, after=True, unit_offset=True)
         types = layer_types(config, period=6)
 

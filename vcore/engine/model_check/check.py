@@ -77,6 +77,7 @@ class _Check:
             return report
         report.architectures = hf_config.architectures
         chosen = self._choose_model(hf_config)
+        hf_config = hf_config if chosen is None else chosen.hf_config
         self._choose_numbers(hf_config)
         built = self._describe(chosen, hf_config) if chosen is not None else None
         self._choose_attention()

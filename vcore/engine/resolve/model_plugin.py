@@ -11,10 +11,12 @@ from typing import Any, cast
 from vcore.config import ModelConfig
 from vcore.engine.resolve.decisions import Decision
 from vcore.engine.resolve.lookup import selector, usable
-from vcore.errors import PluginNotFoundError, UnsupportedModelError
+from vcore.errors import PluginNotFoundError, UnsupportedModelError, VcoreError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.plugins.catalog import Catalog
+from vcore.plugins.complaints import broken_error
 from vcore.plugins.entry import CatalogEntry
+from vcore.plugins.import_guard import describe_exception
 from vcore.plugins.specs import ANY_ARCHITECTURE, ModelSpec, PluginKind
 from vcore.plugins.stale_metadata import stale_entry_points
 
@@ -27,9 +29,11 @@ _MAX_CLOSEST = 3
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """The model plugin, and the options that the configuration has for it."""
+    """The model plugin, the options that the configuration has for it, and what it makes of the model's config."""
 
     entry: CatalogEntry
+    hf_config: HFConfig
+    """As `Model.complete_config` returned it."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -50,13 +54,21 @@ def find_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> tu
     """As `choose_model`, whatever the form of the weights.
 
     Raises:
-        UnsupportedModelError: no plugin serves the architecture.
+        UnsupportedModelError: no plugin serves the architecture, or the plugin refuses the config.
         PluginError: the plugin is broken, or several serve it.
     """
+    entry, options, decision = _find_entry(config, hf_config, catalog)
+    return ChosenModel(entry, _completed(catalog, entry, hf_config), options), decision
+
+
+def _find_entry(
+    config: ModelConfig, hf_config: HFConfig, catalog: Catalog
+) -> tuple[CatalogEntry, Mapping[str, Any], Decision | None]:
+    """The plugin, with the options that the configuration has for it."""
     if not config.plugin.is_auto:
         entry = catalog.find(PluginKind.MODEL, config.plugin.name)
         _warn_of_another(entry, hf_config)
-        return ChosenModel(entry, config.plugin.options), None
+        return entry, config.plugin.options, None
     for architecture in hf_config.architectures:
         if architecture == ANY_ARCHITECTURE:
             continue
@@ -65,14 +77,33 @@ def find_model(config: ModelConfig, hf_config: HFConfig, catalog: Catalog) -> tu
         except PluginNotFoundError:
             continue
         decision = Decision(key="model.plugin", value=selector(catalog, entry), why=f"it serves {architecture}")
-        return ChosenModel(entry), decision
+        return entry, {}, decision
     if config.fallback is None:
         raise _unsupported(hf_config, catalog)
     entry = catalog.find(PluginKind.MODEL, config.fallback.name)
     why = f"model.fallback, for no plugin serves {_names(hf_config) or 'a model without architectures'}"
-    return ChosenModel(entry, config.fallback.options), Decision(
-        key="model.plugin", value=selector(catalog, entry), why=why
-    )
+    decision = Decision(key="model.plugin", value=selector(catalog, entry), why=why)
+    return entry, config.fallback.options, decision
+
+
+def _completed(catalog: Catalog, entry: CatalogEntry, hf_config: HFConfig) -> HFConfig:
+    """What the plugin makes of the model's config; a plugin that is a function says nothing."""
+    from vcore.interfaces.model import Model
+
+    model = catalog.load(entry)
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        return hf_config
+    try:
+        completed: object = model.complete_config(hf_config)
+    except VcoreError as error:
+        error.add_note(f"raised by {entry.title}")
+        raise
+    except Exception as error:
+        raise broken_error(entry, f"complete_config raised {describe_exception(error)}") from error
+    if not isinstance(completed, HFConfig):
+        found = f"complete_config returned {type(completed).__name__} {completed!r:.80}"
+        raise broken_error(entry, found, expected="an HFConfig")
+    return completed
 
 
 def check_quantization(hf_config: HFConfig, entry: CatalogEntry) -> None:

@@ -187,12 +187,8 @@ def _open_model(
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
     hf_config = loader.config()
     check_values(hf_config)
-    return _OpenedModel(
-        loader_entry=loader_entry,
-        loader=loader,
-        hf_config=hf_config,
-        chosen=log.take(choose_model(config.model, hf_config, catalog)),
-    )
+    chosen = log.take(choose_model(config.model, hf_config, catalog))
+    return _OpenedModel(loader_entry=loader_entry, loader=loader, hf_config=chosen.hf_config, chosen=chosen)
 
 
 def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLog) -> None:

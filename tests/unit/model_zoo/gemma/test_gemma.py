@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from vcore_model_zoo.gemma.gemma1 import GemmaForCausalLM
 from vcore_model_zoo.gemma.gemma2 import Gemma2ForCausalLM
 from vcore_model_zoo.gemma.gemma3 import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
+from vcore.cli.main import run
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import CheckpointReader
@@ -153,3 +156,17 @@ def test_the_embedding_scale_is_rounded_to_the_dtype(model: Any, dtype: torch.dt
         built(torch.tensor([3]), torch.tensor([0]), None)
     scale = torch.tensor(math.sqrt(20)).to(dtype)
     assert torch.equal(seen[0], built.model.embed_tokens.weight[[3]] * scale)
+
+
+def test_a_published_config_with_images_is_enough_for_the_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """The config.json of the 4B model has six keys about text, and no length; scaling is part of its 131,072."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "eos_token_id": [1, 106]}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}), encoding="utf-8")
+    assert run(["models", "check", str(tmp_path), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["plugin"] == "model/gemma3_multimodal@vcore-engine"
+    assert report["max_model_len"] == 131_072
+    assert report["num_parameters"] == 3_880_263_168  # as published, without the vision tower
+    assert [(kind["num_layers"], kind["window"]) for kind in report["kv_cache"]] == [(29, 1024), (5, None)]
