@@ -49,6 +49,11 @@ class ModelOutline:
         return tuple(layer for layer in self.layers if isinstance(layer, LayerSpec))
 
     @property
+    def latent_layers(self) -> tuple[LatentSpec, ...]:
+        """The layers of latent attention."""
+        return tuple(layer for layer in self.layers if isinstance(layer, LatentSpec))
+
+    @property
     def head_dims(self) -> tuple[int, ...]:
         """Every head dimension of queries, keys and values of ordinary attention, ascending."""
         layers = self.plain_layers
@@ -58,7 +63,7 @@ class ModelOutline:
     def features(self) -> frozenset[str]:
         """What a backend must list, as in `AttentionCapabilities.features`, to serve every layer."""
         wanted = {feature for layer in self.plain_layers for feature in layer.required_features()}
-        if any(isinstance(layer, LatentSpec) for layer in self.layers):
+        if self.latent_layers:
             wanted.add("mla")
         return frozenset(wanted)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from vcore.config import EngineConfig
 from vcore.engine.resolve.decisions import Decision, not_considered
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     import torch
 
     from vcore.engine.outline import ModelOutline
+    from vcore.interfaces.attention import AttentionBackendContext
 
 __all__ = ["AttentionNeeds", "attention_needs", "check_backend", "choose_backend", "resolve_block_size"]
+
+T = TypeVar("T")
 
 _LEFT_TO_BACKENDS = frozenset({"kv_write"})
 """What this version's layers can leave to a backend that fuses it."""
@@ -197,8 +200,8 @@ def _own_reasons(entry: CatalogEntry, catalog: Catalog, needs: AttentionNeeds) -
     """
     from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
 
-    backend = catalog.load(entry)
-    if needs.outline is None or not (isinstance(backend, type) and issubclass(backend, AttentionBackend)):
+    backend, outline = catalog.load(entry), needs.outline
+    if outline is None or not (isinstance(backend, type) and issubclass(backend, AttentionBackend)):
         return []
     wanted = "auto" if needs.block_size is None else needs.block_size
     context = AttentionBackendContext(
@@ -209,11 +212,22 @@ def _own_reasons(entry: CatalogEntry, catalog: Catalog, needs: AttentionNeeds) -
         max_num_batched_tokens=needs.limits.max_num_batched_tokens,
         max_model_len=needs.max_model_len,
     )
+    told = _ask(entry, backend.unsupported_reasons, context, outline.plain_layers)
+    if outline.latent_layers:
+        told += _ask(entry, backend.unsupported_latent_reasons, context, outline.latent_layers)
+    return told
+
+
+def _ask(
+    entry: CatalogEntry,
+    method: Callable[[AttentionBackendContext, Sequence[T]], Sequence[str]],
+    context: AttentionBackendContext,
+    layers: Sequence[T],
+) -> list[str]:
     try:
-        told: Sequence[str] = backend.unsupported_reasons(context, needs.outline.plain_layers)
-        return list(told)
+        return list(method(context, layers))
     except Exception as error:
-        found = f"unsupported_reasons raised {type(error).__name__}: {error}"
+        found = f"{method.__name__} raised {type(error).__name__}: {error}"
         raise broken_error(entry, found, expected="a list of reasons") from error
 
 
