@@ -24,7 +24,7 @@ from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.kv_cache import FilledBlock, KVCacheManager, PoolView, RequestBlocks
 
 SIZE = 2
-Content = tuple[str, tuple[int, ...]]  # the salt, and all tokens up to the end of the block
+Content = tuple[int, str, tuple[int, ...]]  # the group, the salt, and all tokens up to the end of the block
 
 
 class Erratic(LRUEviction):
@@ -75,16 +75,23 @@ class Auditor(EvictionPolicy):
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Requests come, grow, leave; steps end, fail; the cache is reset."""
+    """Requests come, grow, leave blocks behind their windows, go; steps end, fail; the cache is reset."""
 
-    @initialize(num_blocks=st.integers(4, 14), policy=st.sampled_from([LRUEviction, FIFOEviction, Erratic]))
-    def start(self, num_blocks: int, policy: type[LRUEviction]) -> None:
+    @initialize(
+        num_columns=st.integers(3, 13),
+        policy=st.sampled_from([LRUEviction, FIFOEviction, Erratic]),
+        windows=st.sampled_from([(None,), (None,), (3,), (1,), (None, 4), (2, 7), (None, 1, 5), (4, None)]),
+    )
+    def start(self, num_columns: int, policy: type[LRUEviction], windows: tuple[int | None, ...]) -> None:
         def make(context: EvictionContext) -> EvictionPolicy:
             self.auditor = Auditor(policy(options=None, context=context))
             return self.auditor
 
         self.may_fail = policy is Erratic
-        self.kv = KVCacheManager(num_blocks, SIZE, make, eviction_name="audited")
+        self.windows = windows
+        self.kv = KVCacheManager(
+            num_columns * len(windows) + 1, SIZE, make, eviction_name="audited", windows=windows, max_chunk=20
+        )
         self.owners: list[tuple[RequestBlocks, str, list[int]]] = []
         self.contents: dict[int, Content] = {}
         self.filling: set[int] = set()
@@ -94,22 +101,28 @@ class CacheMachine(RuleBasedStateMachine):
     def admit(self, salt: str, tokens: list[int]) -> None:
         blocks = self.kv.open((salt,) if salt else (), 0)
         match = self.kv.find_prefix(blocks, tokens)
-        expected: list[int] = []
-        blocked = False
-        by_content = {content: block_id for block_id, content in self.contents.items()}
-        for index in range((len(tokens) - 1) // SIZE):
-            block_id = by_content.get((salt, tuple(tokens[: (index + 1) * SIZE])))
-            if block_id is None or block_id in self.filling:
-                blocked = block_id is not None
-                break
-            expected.append(block_id)
+        hit = self._longest_hit(salt, tokens, without=self.filling)
+        assert match.num_columns == hit
+        assert match.next_is_filling == (self._longest_hit(salt, tokens, without=set()) > hit)
+        expected = [
+            [
+                self._find(group, salt, tokens, column) if column in self._seen(group, hit) else 0
+                for column in range(hit)
+            ]
+            for group in range(len(self.windows))
+        ]
         assert match.block_ids == expected
-        assert match.next_is_filling == blocked
-        count = self.kv.num_blocks_for(len(tokens)) - len(expected)
-        if blocked or count + match.num_unused > self.kv.pool.num_available:
+        pool = self.kv.pool
+        unused = [sum(b != 0 and pool.ref_counts[b] == 0 for b in ids) for ids in expected]
+        assert match.num_unused == unused
+        needed = self.kv.needs.to_admit(len(tokens), hit, match.num_unused)
+        assert needed <= self.kv.needs.most_blocks(len(tokens))
+        available = pool.num_available
+        if match.next_is_filling or needed > available:
             return
-        self.kv.admit(blocks, match, count)
-        assert blocks.block_ids[: len(expected)] == expected
+        self.kv.admit(blocks, match, self.kv.needs.num_columns(len(tokens)) - hit)
+        assert available - pool.num_available <= needed
+        assert [ids[:hit] for ids in blocks.block_ids] == expected
         self._forget_evicted()
         self.owners.append((blocks, salt, tokens))
         self._publish(len(self.owners) - 1)
@@ -119,13 +132,33 @@ class CacheMachine(RuleBasedStateMachine):
     def grow(self, data: st.DataObject, tokens: list[int]) -> None:
         index = data.draw(st.integers(0, len(self.owners) - 1))
         blocks, _, known = self.owners[index]
-        fresh = self.kv.pool.allocate(self.kv.num_blocks_for(len(known) + len(tokens)) - len(blocks.block_ids))
+        count = self.kv.needs.num_columns(len(known) + len(tokens)) - blocks.num_columns
+        fresh = self.kv.pool.allocate(count * len(self.windows))
         if fresh is None:
             return
         self._forget_evicted()
-        blocks.block_ids += fresh
+        self.kv.grow(blocks, fresh)
         known += tokens
         self._publish(index)
+
+    @precondition(lambda self: self.owners)
+    @rule(data=st.data())
+    def leave_behind(self, data: st.DataObject) -> None:
+        """All tokens are computed: what the next one does not see is given up."""
+        self.end_step()
+        blocks, _, known = data.draw(st.sampled_from(self.owners))
+        before = [list(ids) for ids in blocks.block_ids]
+        if self.kv.windows:
+            due = self.kv.next_pass(blocks) <= len(known)
+            taken = self.kv.take_passed(blocks, len(known))
+            assert bool(taken) == due
+            assert self.kv.next_pass(blocks) > len(known)
+            assert [before[group][column] for group, column, _ in taken] == [block_id for _, _, block_id in taken]
+            self.kv.pool.release([block_id for _, _, block_id in taken][::-1])
+        for group, (window, ids) in enumerate(zip(self.windows, blocks.block_ids, strict=True)):
+            first = 0 if window is None else max(0, len(known) - window + 1)  # what token len(known) sees
+            assert [b == 0 for b in ids] == [(column + 1) * SIZE <= first for column in range(len(ids))]
+            assert all(b in (0, old) for b, old in zip(ids, before[group], strict=True))
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data(), finished=st.booleans())
@@ -136,11 +169,14 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
-        blocks, _, _ = self.owners.pop(data.draw(st.integers(0, len(self.owners) - 1)))
+        blocks, salt, known = self.owners.pop(data.draw(st.integers(0, len(self.owners) - 1)))
         self.kv.retract(blocks)
         self.kv.forget(blocks)
-        for block_id in blocks.block_ids:
+        for block_id in blocks.held():
             self.contents.pop(block_id, None)
+        for group, ids in enumerate(blocks.block_ids):
+            for column in [column for column, block_id in enumerate(ids) if not block_id]:
+                self.contents.pop(self._find(group, salt, known, column) or 0, None)
         self.kv.release(blocks, finished=True)
 
     @rule()
@@ -166,9 +202,15 @@ class CacheMachine(RuleBasedStateMachine):
         while self.owners:
             self.kv.release(self.owners.pop()[0], finished=False)
 
+    def teardown(self) -> None:
+        if hasattr(self, "kv"):
+            while self.owners:
+                self.kv.release(self.owners.pop()[0], finished=True)
+            assert self.kv.pool.num_available == self.kv.pool.num_blocks - 1
+
     @invariant()
     def ref_counts_equal_owners(self) -> None:
-        owners = Counter(block_id for blocks, _, _ in self.owners for block_id in blocks.block_ids)
+        owners = Counter(block_id for blocks, _, _ in self.owners for block_id in blocks.held())
         pool = self.kv.pool
         assert owners[0] == 0
         assert pool.ref_counts == [owners[block_id] for block_id in range(pool.num_blocks)]
@@ -178,7 +220,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def every_block_is_in_one_place(self) -> None:
         pool = self.kv.pool
-        used = {block_id for blocks, _, _ in self.owners for block_id in blocks.block_ids}
+        used = {block_id for blocks, _, _ in self.owners for block_id in blocks.held()}
         free, unused = pool._free, list(pool._unused)
         assert sorted([*free, *unused, *used]) == list(range(1, pool.num_blocks))
         assert pool.num_available == len(free) + len(unused)
@@ -186,20 +228,23 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def the_cache_holds_what_the_oracle_holds(self) -> None:
         pool = self.kv.pool
-        assert set(pool.by_hash.values()) == set(self.contents)
-        for block_hash, block_id in pool.by_hash.items():
-            assert pool.hash_of(block_id) == block_hash
+        assert sorted(pool.cached_blocks()) == sorted(self.contents)
+        assert pool.num_cached == len(self.contents)
+        for group, by_hash in enumerate(pool.by_hash):
+            assert set(by_hash.values()) == {b for b, content in self.contents.items() if content[0] == group}
+            for block_hash, block_id in by_hash.items():
+                assert pool.hash_of(block_id) == block_hash
 
     @invariant()
     def the_view_is_right(self) -> None:
         seen = PoolView(self.kv.pool)
-        for block_id, (salt, tokens) in self.contents.items():
-            content = self.contents
-            children = [b for b, (s, t) in content.items() if s == salt and t[:-SIZE] == tokens]
-            parents = [b for b, (s, t) in content.items() if s == salt and tokens[:-SIZE] == t]
-            assert seen.num_children(block_id) == len(children)
+        for block_id, (group, salt, tokens) in self.contents.items():
+            alike = [(b, t) for b, (g, s, t) in self.contents.items() if (g, s) == (group, salt)]
+            parents = [b for b, t in alike if tokens[:-SIZE] == t]
+            assert seen.num_children(block_id) == sum(t[:-SIZE] == tokens for _, t in alike)
             assert seen.parent(block_id) == (parents[0] if parents else None)
             assert seen.depth(block_id) == len(tokens) // SIZE - 1
+            assert seen.group(block_id) == group
 
     @invariant()
     def the_policy_knows_every_cached_block(self) -> None:
@@ -210,19 +255,46 @@ class CacheMachine(RuleBasedStateMachine):
         else:
             assert self.may_fail, self.kv.pool.fault
 
+    def _find(self, group: int, salt: str, tokens: list[int], column: int) -> int | None:
+        content = (group, salt, tuple(tokens[: (column + 1) * SIZE]))
+        return next((block_id for block_id, other in self.contents.items() if other == content), None)
+
+    def _seen(self, group: int, hit: int) -> set[int]:
+        """Columns of a hit that its group needs: those of positions that the first token after it sees."""
+        window, token = self.windows[group], hit * SIZE
+        first = 0 if window is None else max(0, token - window + 1)
+        return {position // SIZE for position in range(first, token)}
+
+    def _longest_hit(self, salt: str, tokens: list[int], without: set[int]) -> int:
+        """By trying: the most columns that every group has, and that leave a token to compute."""
+        there = [
+            {
+                column
+                for column in range(len(tokens) // SIZE)
+                if self._find(group, salt, tokens, column) not in {None, *without}
+            }
+            for group in range(len(self.windows))
+        ]
+        hits = [
+            hit
+            for hit in range((len(tokens) - 1) // SIZE + 1)
+            if all(self._seen(group, hit) <= columns for group, columns in enumerate(there))
+        ]
+        return max(hits)
+
     def _publish(self, index: int) -> None:
         blocks, salt, known = self.owners[index]
         start = blocks.num_published
         self.kv.publish(blocks, known, len(known))
-        for i in range(start, len(known) // SIZE):
-            content = (salt, tuple(known[: (i + 1) * SIZE]))
-            if content not in self.contents.values():
-                self.contents[blocks.block_ids[i]] = content
-                self.filling.add(blocks.block_ids[i])
+        for group, ids in enumerate(blocks.block_ids):
+            for column in range(start, len(known) // SIZE):
+                if ids[column] and self._find(group, salt, known, column) is None:
+                    self.contents[ids[column]] = (group, salt, tuple(known[: (column + 1) * SIZE]))
+                    self.filling.add(ids[column])
 
     def _forget_evicted(self) -> None:
         """Which block goes is the policy's choice; that it was unused, the other invariants see."""
-        cached = set(self.kv.pool.by_hash.values())
+        cached = set(self.kv.pool.cached_blocks())
         for block_id in set(self.contents) - cached:
             del self.contents[block_id]
 
@@ -241,7 +313,7 @@ def run(max_examples: int, steps: int) -> None:
 
 
 def test_random_lives() -> None:
-    run(max_examples=60, steps=50)
+    run(max_examples=120, steps=50)
 
 
 @pytest.mark.soak

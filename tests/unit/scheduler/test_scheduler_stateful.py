@@ -7,6 +7,7 @@ every prefix hit against an oracle that is told nothing but which tokens were la
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,19 +37,26 @@ Content = tuple[tuple[str, ...], tuple[int, ...]]  # extra keys, and all tokens 
 class PrefixOracle:
     """Which prefixes can be hit, by the rules alone, while nothing has to be evicted."""
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, windows: tuple[int | None, ...]) -> None:
         self.block_size = block_size
+        self.windows = windows
         self.cached: set[Content] = set()
         self.silenced: set[str] = set()
         """Requests that ran when the cache was reset: what they compute rests on forgotten content."""
 
-    def hit(self, keys: tuple[str, ...], tokens: list[int]) -> int:
-        """Cached tokens of a prompt; at least one is left to compute."""
+    def hit(self, keys: tuple[str, ...], tokens: list[int], beside: Set[Content] = frozenset()) -> int:
+        """Cached tokens of a prompt, with what is in `beside`; at least one is left to compute."""
         size = self.block_size
-        count = 0
-        while (count + 1) * size < len(tokens) and (keys, tuple(tokens[: (count + 1) * size])) in self.cached:
-            count += 1
-        return count * size
+        there = [
+            (keys, tuple(tokens[:end])) in self.cached or (keys, tuple(tokens[:end])) in beside
+            for end in range(size, len(tokens), size)
+        ]
+        hits = range(0, len(tokens), size)
+        return max(hit for hit in hits if all(there[position // size] for position in self.seen(hit)))
+
+    def seen(self, token: int) -> range:
+        """Positions before `token` that it sees in any group."""
+        return range(max(0, min(0 if window is None else token - window + 1 for window in self.windows)), token)
 
     def blocks(self, keys: tuple[str, ...], tokens: list[int], start: int, end: int) -> set[Content]:
         """The full blocks that are completed by computing tokens `start` to `end`."""
@@ -70,6 +78,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         threshold=st.sampled_from([None, 2, 5]),
         chunked=st.booleans(),
         caching=st.booleans(),
+        windows=st.sampled_from([(None,), (None,), (3,), (1,), (None, 6), (2, 11), (None, 1, 5)]),
         policy=st.sampled_from([FCFSPolicy, PriorityPolicy]),
         eviction=st.sampled_from([LRUEviction, FIFOEviction]),
     )
@@ -82,6 +91,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         threshold: int | None,
         chunked: bool,
         caching: bool,
+        windows: tuple[int | None, ...],
         policy: type[FCFSPolicy],
         eviction: type[LRUEviction],
     ) -> None:
@@ -91,7 +101,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             depth=data.draw(self.depths),
             vocab=12,
             block_size=block_size,
-            num_blocks=data.draw(self.num_blocks),
+            num_blocks=1 + (data.draw(self.num_blocks) - 1) * len(windows),
+            windows=windows,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=60,
@@ -129,10 +140,26 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.engine.add(prompt, max_tokens, extra_keys=keys, eos=eos, stop_token_ids=stop, priority=priority)
             except RequestTooLargeError:
                 settings = self.engine.settings
-                needed = -(-(len(prompt) + max_tokens - 1) // settings.block_size)
+                needed = self.most_blocks(len(prompt) + max_tokens - 1)
                 assert needed > settings.num_blocks - 1 or (
                     not settings.chunked_prefill and len(prompt) > settings.max_num_batched_tokens
                 )
+            else:
+                assert self.most_blocks(len(prompt) + max_tokens - 1) <= self.engine.settings.num_blocks - 1
+
+    def most_blocks(self, num_tokens: int) -> int:
+        """By trying every chunk: what a request may hold at a time."""
+        settings = self.engine.settings
+        size = settings.block_size
+        total = 0
+        for window in settings.windows:
+            counts = [0]
+            for start in range(num_tokens):
+                first = 0 if window is None else max(0, start - window + 1) // size
+                end = min(start + settings.max_chunk, num_tokens)
+                counts.append(-(-end // size) - first)
+            total += max(counts)
+        return total
 
     @rule()
     def step(self) -> None:
@@ -201,6 +228,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert sorted([*pool._free, *pool._unused, *used]) == list(range(1, pool.num_blocks))
 
     @invariant()
+    def nobody_holds_more_than_its_share(self) -> None:
+        for request in self.live.values():
+            held = len(request.blocks.held())
+            assert held <= self.engine.scheduler._kv.needs.most_blocks(request.max_num_tokens)
+
+    @invariant()
     def states_agree(self) -> None:
         scheduler = self.engine.scheduler
         statuses = Counter(request.status for request in self.live.values())
@@ -235,7 +268,7 @@ class PrefixHitMachine(SchedulerMachine):
 
     def launch_one(self) -> SchedulerOutput | None:
         if self.oracle is None:
-            self.oracle = PrefixOracle(self.engine.settings.block_size)
+            self.oracle = PrefixOracle(self.engine.settings.block_size, self.engine.settings.windows)
         output = super().launch_one()
         if output is not None and self.engine.settings.prefix_caching:
             self.check_hits(output, self.oracle)
@@ -254,11 +287,10 @@ class PrefixHitMachine(SchedulerMachine):
             keys = self.engine.requests[new.request_id].extra_keys
             assert new.num_computed_tokens == oracle.hit(keys, new.token_ids), new.request_id
             oracle.silenced.discard(new.request_id)
-            following = new.num_computed_tokens + oracle.block_size
-            if following < len(new.token_ids):
-                content = (keys, tuple(new.token_ids[:following]))
-                others = [name for name, contents in filled if content in contents and name in before]
-                assert not others, f"{new.request_id} computes what {others} fill in the same step"
+            others = set().union(*(contents for name, contents in filled if name in before))
+            assert oracle.hit(keys, new.token_ids, others) == new.num_computed_tokens, (
+                f"{new.request_id} computes what {before} fill in the same step"
+            )
             before.add(new.request_id)
         for request_id, contents in filled:
             if request_id not in oracle.silenced:
@@ -280,7 +312,7 @@ def run(machine: type[SchedulerMachine], max_examples: int, steps: int) -> None:
 
 @pytest.mark.parametrize("machine", [SchedulerMachine, PrefixHitMachine])
 def test_random_lives(machine: type[SchedulerMachine]) -> None:
-    run(machine, max_examples=50, steps=40)
+    run(machine, max_examples=90, steps=40)
 
 
 @pytest.mark.soak
