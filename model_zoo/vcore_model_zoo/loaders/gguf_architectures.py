@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from vcore.errors import UnsupportedModelError
 from vcore_model_zoo.loaders.gguf_architecture import DENSE_LAYER, GGUFArchitecture
-from vcore_model_zoo.loaders.gguf_configs.gemma import gemma2_config, gemma3_config
+from vcore_model_zoo.loaders.gguf_configs.gemma import gemma2_config, gemma3_config, gemma_config
 from vcore_model_zoo.loaders.gguf_configs.llama import llama_config
 from vcore_model_zoo.loaders.gguf_configs.olmo2 import olmo2_config
 from vcore_model_zoo.loaders.gguf_configs.phi3 import phi3_config
@@ -29,6 +29,7 @@ _NORMS_AROUND = {
 _GEMMA_LAYER = {**DENSE_LAYER, **_NORMS_AROUND, **_QK_NORMS}
 
 ARCHITECTURES: Mapping[str, GGUFArchitecture] = {
+    "gemma": GGUFArchitecture(config=gemma_config, norm_offset=1.0, ends=("<end_of_turn>",)),
     "gemma2": GGUFArchitecture(
         config=gemma2_config, layer_tensors=_GEMMA_LAYER, norm_offset=1.0, ends=("<end_of_turn>",)
     ),

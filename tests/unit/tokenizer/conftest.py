@@ -34,6 +34,14 @@ def sentencepiece_style() -> tokenizers.Tokenizer:
     return _add_special(backend)
 
 
+def spaces_as_they_come() -> tokenizers.Tokenizer:
+    """As Gemma has it: byte fallback, and no space put before a text or dropped from it."""
+    backend = sentencepiece_style()
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return backend
+
+
 def metaspace() -> tokenizers.Tokenizer:
     """As XLM-R has it."""
     backend = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="a"))
@@ -73,7 +81,15 @@ def byte_level_in_sequence() -> tokenizers.Tokenizer:
 
 KINDS: dict[str, Callable[[], tokenizers.Tokenizer]] = {
     kind.__name__: kind
-    for kind in (sentencepiece_style, metaspace, word_piece, no_decoder, byte_level, byte_level_in_sequence)
+    for kind in (
+        sentencepiece_style,
+        spaces_as_they_come,
+        metaspace,
+        word_piece,
+        no_decoder,
+        byte_level,
+        byte_level_in_sequence,
+    )
 }
 
 
@@ -95,6 +111,11 @@ def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 @pytest.fixture
 def sentencepiece_tokenizer() -> Tokenizer:
     return Tokenizer(sentencepiece_style(), SPECIAL, {})
+
+
+@pytest.fixture
+def gemma_style_tokenizer() -> Tokenizer:
+    return Tokenizer(spaces_as_they_come(), SPECIAL, {})
 
 
 @pytest.fixture

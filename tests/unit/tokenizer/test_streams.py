@@ -65,7 +65,13 @@ def test_the_space_of_a_first_word_is_kept_after_a_prompt_only(sentencepiece_tok
     assert "".join(pieces(sentencepiece_tokenizer, [paris], [beginning])) == "Paris"
 
 
-@pytest.mark.parametrize("kind", ["byte_level_tokenizer", "sentencepiece_tokenizer"])
+def test_spaces_as_they_come_are_shown_with_and_without_a_prompt(gemma_style_tokenizer: Tokenizer) -> None:
+    paris, hello, spaces = (gemma_style_tokenizer.token_to_id(token) or 0 for token in ("▁Paris", "▁Hello", "▁▁"))
+    for prompt in ([], [hello], [gemma_style_tokenizer.bos_token_id or 0]):
+        assert list(pieces(gemma_style_tokenizer, [paris, spaces, hello], prompt)) == [" Paris", "  ", " Hello", ""]
+
+
+@pytest.mark.parametrize("kind", ["byte_level_tokenizer", "gemma_style_tokenizer", "sentencepiece_tokenizer"])
 @pytest.mark.parametrize("text", ["héllo", "日本", "😀!", "👩‍👩‍👧 a"])
 def test_no_piece_has_part_of_a_character(kind: str, text: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(kind)
