@@ -30,6 +30,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny_moe_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with experts."""
+    config = json.loads((tiny_folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
+    folder = tmp_path_factory.mktemp("tiny-moe")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 def bench(tiny_folder: Path, *arguments: str) -> dict[str, object]:
     settings = ["--set", "model.load_format=dummy", "--set", "model.skip_tokenizer=true"]
     settings += ["--set", "runtime.device=cpu", "--set", "cache.num_blocks=2000"]
@@ -49,6 +59,7 @@ def test_throughput(tiny_folder: Path) -> None:
     assert all(run["cached_tokens"] >= 2 * 2048 for run in runs)
     assert result["output_tokens_per_s"] == max(run["output_tokens_per_s"] for run in runs)
     assert {"input_tokens_per_s", "elapsed_s", "startup_s"} <= set(result)
+    assert result["moe_routing"] == "model"
 
 
 def test_latency(tiny_folder: Path) -> None:
@@ -59,6 +70,13 @@ def test_latency(tiny_folder: Path) -> None:
         assert isinstance(percentiles, dict)
         assert set(percentiles) == {"p50", "p90", "p99", "mean"}
         assert 0 < percentiles["p50"] <= percentiles["p99"]
+
+
+def test_uniform_routing_is_reported(tiny_moe_folder: Path) -> None:
+    throughput = ["throughput", "--workload", "single", "--runs", "1", "--moe-routing", "uniform"]
+    assert bench(tiny_moe_folder, *throughput)["moe_routing"] == "uniform"
+    latency = ["latency", "--input-len", "5", "--output-len", "4", "--runs", "1"]
+    assert bench(tiny_moe_folder, *latency, "--moe-routing", "uniform")["moe_routing"] == "uniform"
 
 
 def test_startup(tiny_folder: Path) -> None:

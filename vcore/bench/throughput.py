@@ -43,7 +43,7 @@ def measure_throughput(
 
     Returns:
         The better run's ``output_tokens_per_s``, ``input_tokens_per_s``, ``elapsed_s`` (seconds), with
-        ``num_requests``, ``startup_s`` and all ``runs``.
+        ``num_requests``, ``moe_routing``, ``startup_s`` and all ``runs``.
     """
     began = time.perf_counter()
     with LLM(config=config, base_dir=base_dir) as llm:
@@ -59,6 +59,7 @@ def measure_throughput(
     return {
         "workload": workload,
         "num_requests": len(requests),
+        "moe_routing": config.model.moe_routing,
         "output_tokens_per_s": best.output_tokens_per_s,
         "input_tokens_per_s": best.input_tokens_per_s,
         "elapsed_s": best.elapsed_s,

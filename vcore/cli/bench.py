@@ -15,6 +15,10 @@ app = typer.Typer(no_args_is_help=True, help="Measure the engine.")
 
 NumRequests = Annotated[int | None, typer.Option("--num-requests", min=1, help="Instead of the workload's own.")]
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Counted runs.")]
+MoERouting = Annotated[
+    str | None,
+    typer.Option("--moe-routing", help="model or uniform: how tokens choose experts; random weights choose unevenly."),
+]
 
 
 @app.command()
@@ -25,6 +29,7 @@ def throughput(
     num_requests: NumRequests = None,
     runs: Runs = 2,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.6,
+    moe_routing: MoERouting = None,
     model: Model = None,
     config: Config = None,
     set_: Set = None,
@@ -38,7 +43,7 @@ def throughput(
 
     if workload not in WORKLOADS:
         raise ConfigError(f"no workload {workload!r}; there are {', '.join(WORKLOADS)}")
-    tree, base_dir = _config(config, set_, plugins, model)
+    tree, base_dir = _config(config, set_, plugins, model, moe_routing)
     with _report(f"throughput: {workload}", as_json) as report:
         report(
             measure_throughput(
@@ -58,6 +63,7 @@ def latency(
     input_len: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 128,
     output_len: Annotated[int, typer.Option(min=1, help="Generated tokens.")] = 128,
     runs: Runs = 5,
+    moe_routing: MoERouting = None,
     model: Model = None,
     config: Config = None,
     set_: Set = None,
@@ -67,7 +73,7 @@ def latency(
     """Time to the first token, between tokens, and in all, of one batch."""
     from vcore.bench.latency import measure_latency
 
-    tree, base_dir = _config(config, set_, plugins, model)
+    tree, base_dir = _config(config, set_, plugins, model, moe_routing)
     sizes = {"batch_size": batch_size, "input_len": input_len, "output_len": output_len}
     with _report("latency", as_json) as report:
         report(measure_latency(tree, **sizes, runs=runs, base_dir=base_dir))
@@ -116,10 +122,17 @@ def overhead(
         )
 
 
-def _config(config: Path | None, set_: list[str] | None, plugins: list[str] | None, model: str | None) -> Any:
+def _config(
+    config: Path | None,
+    set_: list[str] | None,
+    plugins: list[str] | None,
+    model: str | None,
+    moe_routing: str | None = None,
+) -> Any:
     from vcore.config.cli_options import config_from_cli
 
-    return config_from_cli(config, set_ or [], plugins or [], model)
+    routing = [] if moe_routing is None else [f"model.moe_routing={moe_routing}"]
+    return config_from_cli(config, [*(set_ or []), *routing], plugins or [], model)
 
 
 @contextmanager

@@ -113,6 +113,8 @@ class ModelConfig(ConfigNode):
     """Load no tokenizer: prompts must be token ids, and no text comes out."""
     offline: bool = False
     """Fetch nothing: use what is on this machine."""
+    moe_routing: Literal["model", "uniform"] = "model"
+    """How tokens choose experts: by the model's own rule, or, for benchmarks with random weights, uniformly."""
 
     @field_validator("fallback", mode="before")
     @classmethod

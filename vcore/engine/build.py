@@ -25,6 +25,7 @@ from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.sources import ProgressCallback
 from vcore.kv_cache.layout import CacheLayout
 from vcore.kv_cache.needs import BlockNeeds
+from vcore.layers.moe import FusedMoE
 from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, ObserverSpec, PluginKind, discover
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.settings import RunnerSettings
@@ -145,8 +146,10 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
 
     def build_model(context: BuildContext) -> Model:
-        context = replace(context, attention_fuses=capabilities.fuses)
-        return cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
+        context = replace(context, attention_fuses=capabilities.fuses, moe_routing=config.model.moe_routing)
+        model = cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
+        _check_moe_routing(model, config)
+        return model
 
     def make_processor(name: str) -> LogitsProcessor:
         entry = catalog.find(PluginKind.LOGITS_PROCESSOR, name)
@@ -174,6 +177,15 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         rank=rank,
         world_size=world_size,
     )
+
+
+def _check_moe_routing(model: Model, config: EngineConfig) -> None:
+    """Refuse another routing than the model's own if no layer of `model` takes it: a figure would be mislabelled."""
+    if config.model.moe_routing != "model" and not any(isinstance(layer, FusedMoE) for layer in model.modules()):
+        raise ConfigError(
+            f"model.moe_routing is {config.model.moe_routing!r}, but this model has no routed experts "
+            f"(no layer of it is a vcore.layers.FusedMoE). Leave the key out."
+        )
 
 
 def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:

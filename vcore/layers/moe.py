@@ -17,7 +17,6 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from vcore.errors import UnsupportedModelError
 from vcore.interfaces.model import BuildContext
 from vcore.layers.linear import ColumnParallelLinear, ReplicatedLinear, RowParallelLinear
 from vcore.layers.mlp import gate_of
@@ -124,14 +123,10 @@ class FusedMoE(nn.Module):
 
         Raises:
             ConfigError: the ranks do not divide `intermediate_size`.
-            UnsupportedModelError: the activation is not known, or the routing wants more experts than there are.
+            UnsupportedModelError: the activation is not known, or the routing does not fit the experts.
         """
         super().__init__()
-        if not 1 <= routing.top_k <= num_experts:
-            raise UnsupportedModelError(
-                f"the model's config sends each token to {routing.top_k} of {num_experts} experts. "
-                f"Check num_experts_per_tok and the number of experts in it."
-            )
+        routing.check(num_experts)
         self._gate = gate_of(activation)
         self.gate_up_experts = _GateUpExperts(context, num_experts, hidden_size, intermediate_size)
         self.down_experts = _DownExperts(context, num_experts, hidden_size, intermediate_size)
@@ -213,7 +208,7 @@ class MoEBlock(ResidualBlock):
 
         Raises:
             ConfigError: the ranks do not divide the intermediate sizes.
-            UnsupportedModelError: the activation is not known, or the routing wants more experts than there are.
+            UnsupportedModelError: the activation is not known, or the routing does not fit the experts.
         """
         super().__init__(context, hidden_size, norms)
         self._router_dtype = router_dtype or context.dtype

@@ -48,6 +48,18 @@ class Routing(nn.Module, ABC):
             expert at most once a token.
         """
 
+    def check(self, num_experts: int) -> None:
+        """Hold the rule against the number of experts that the layer has.
+
+        Raises:
+            UnsupportedModelError: they do not fit each other.
+        """
+        if not 1 <= self.top_k <= num_experts:
+            raise UnsupportedModelError(
+                f"the model's config sends each token to {self.top_k} of {num_experts} experts. "
+                f"Check num_experts_per_tok and the number of experts in it."
+            )
+
 
 class SoftmaxRouting(Routing):
     """Softmax over all experts, then the best of them.
@@ -84,7 +96,51 @@ class TopKSoftmaxRouting(Routing):
         return logits.gather(1, expert_ids).softmax(-1, dtype=torch.float32), expert_ids
 
 
-class GroupLimitedRouting(Routing):
+class _GroupedRouting(Routing):
+    """The best of the experts in the best groups; groups are equally many consecutive experts each."""
+
+    least_group_size = 1
+    """How many experts a group's own score needs."""
+
+    def __init__(self, top_k: int, *, num_groups: int, top_groups: int, renormalize: bool, scale: float) -> None:
+        super().__init__(top_k)
+        self._num_groups = num_groups
+        self._top_groups = top_groups
+        self._renormalize = renormalize
+        self._scale = scale
+
+    def check(self, num_experts: int) -> None:
+        super().check(num_experts)
+        size, rest = divmod(num_experts, self._num_groups) if self._num_groups > 0 else (0, 0)
+        if rest or size < self.least_group_size or not self.top_k / size <= self._top_groups <= self._num_groups:
+            raise UnsupportedModelError(
+                f"the model's config sends each token to {self.top_k} experts out of {self._top_groups} of "
+                f"{self._num_groups} groups of equal size (with {self.least_group_size} experts at least), which "
+                f"{num_experts} experts do not make possible. Check n_group, topk_group and num_experts_per_tok in it."
+            )
+
+    def _group(self, scores: torch.Tensor) -> torch.Tensor:
+        """[num_tokens, num_experts] as [num_tokens, num_groups, experts a group]."""
+        return scores.view(len(scores), self._num_groups, scores.shape[1] // self._num_groups)
+
+    def _best_of(self, groups: torch.Tensor, of_groups: torch.Tensor) -> torch.Tensor:
+        """Args:
+            groups: scores of experts, float32 [num_tokens, num_groups, experts a group].
+            of_groups: scores of groups, float32 [num_tokens, num_groups].
+
+        Returns:
+            The chosen experts' numbers, int64 [num_tokens, top_k].
+        """
+        if self._top_groups < self._num_groups:
+            out = torch.ones_like(of_groups, dtype=torch.bool).scatter_(1, _best(of_groups, self._top_groups), False)
+            groups = groups.masked_fill(out.unsqueeze(-1), float("-inf"))
+        return _best(groups.flatten(1), self.top_k)
+
+    def _weigh(self, scores: torch.Tensor, expert_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+
+
+class GroupLimitedRouting(_GroupedRouting):
     """Softmax over all experts, then the best of the experts in the best groups, a group being as good as its best
     expert: DeepSeek-V2 (arXiv:2405.04434, equations 21 to 23 and section 2.2.2), ``group_limited_greedy``."""
 
@@ -92,36 +148,29 @@ class GroupLimitedRouting(Routing):
         self, top_k: int, *, num_groups: int, top_groups: int, renormalize: bool = False, scale: float = 1.0
     ) -> None:
         """Args:
-            top_k: experts a token.
-            num_groups: into how many groups of equal size, consecutive experts each, they are divided (``n_group``).
-            top_groups: how many groups a token's experts come from (``topk_group``).
-            renormalize: divide a token's weights by their sum.
-            scale: weights are multiplied by it (``routed_scaling_factor``).
-
-        Raises:
-            UnsupportedModelError: there are not so many groups.
+        top_k: experts a token.
+        num_groups: into how many groups the experts are divided (``n_group``).
+        top_groups: how many groups a token's experts come from (``topk_group``).
+        renormalize: divide a token's weights by their sum.
+        scale: weights are multiplied by it (``routed_scaling_factor``).
         """
-        super().__init__(top_k)
-        _check_groups(num_groups, top_groups)
-        self._num_groups = num_groups
-        self._top_groups = top_groups
-        self._renormalize = renormalize
-        self._scale = scale
+        super().__init__(top_k, num_groups=num_groups, top_groups=top_groups, renormalize=renormalize, scale=scale)
 
     def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scores = logits.softmax(-1, dtype=torch.float32)
-        groups = scores.view(len(scores), self._num_groups, -1)  # [num_tokens, num_groups, experts a group]
-        expert_ids = _best_in_groups(groups, groups.amax(-1), self._top_groups, self.top_k)
-        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+        groups = self._group(scores)
+        return self._weigh(scores, self._best_of(groups, groups.amax(-1)))
 
 
-class SigmoidRouting(Routing):
+class SigmoidRouting(_GroupedRouting):
     """Sigmoid scores; a bias that balances the load takes part in the choice, but not in the weights: DeepSeek-V3
     (arXiv:2412.19437, equations 13 to 16 and section 2.1.2), ``noaux_tc``. A group is as good as its best two
     experts together, bias included.
 
     Parameters: ``e_score_correction_bias``, float32 [num_experts].
     """
+
+    least_group_size = 2
 
     def __init__(
         self,
@@ -135,40 +184,21 @@ class SigmoidRouting(Routing):
         scale: float = 1.0,
     ) -> None:
         """Args:
-            context: the device to build for.
-            num_experts: to choose from.
-            top_k: experts a token.
-            num_groups: into how many groups of equal size, consecutive experts each, they are divided (``n_group``).
-            top_groups: how many groups a token's experts come from (``topk_group``).
-            renormalize: divide a token's weights by their sum (``norm_topk_prob``).
-            scale: weights are multiplied by it, after that (``routed_scaling_factor``).
-
-        Raises:
-            UnsupportedModelError: there are not so many groups, or a group has fewer than two experts.
+        context: the device to build for.
+        num_experts: to choose from.
+        top_k: experts a token.
+        num_groups: into how many groups the experts are divided (``n_group``).
+        top_groups: how many groups a token's experts come from (``topk_group``).
+        renormalize: divide a token's weights by their sum (``norm_topk_prob``).
+        scale: weights are multiplied by it, after that (``routed_scaling_factor``).
         """
-        super().__init__(top_k)
-        _check_groups(num_groups, top_groups)
-        if num_groups > 1 and num_experts < 2 * num_groups:
-            raise UnsupportedModelError(
-                f"the model's config divides {num_experts} experts into {num_groups} groups, but this routing "
-                f"judges a group by its best two experts. Check n_routed_experts and n_group."
-            )
-        self._num_groups = num_groups
-        self._top_groups = top_groups
-        self._renormalize = renormalize
-        self._scale = scale
+        super().__init__(top_k, num_groups=num_groups, top_groups=top_groups, renormalize=renormalize, scale=scale)
         self.e_score_correction_bias = parameter((num_experts,), torch.float32, context.device)
 
     def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scores = logits.float().sigmoid()
-        choice = scores + self.e_score_correction_bias
-        if self._num_groups == 1:
-            expert_ids = _best(choice, self.top_k)
-        else:
-            groups = choice.view(len(choice), self._num_groups, -1)  # [num_tokens, num_groups, experts a group]
-            of_groups = groups.topk(2, -1).values.sum(-1)
-            expert_ids = _best_in_groups(groups, of_groups, self._top_groups, self.top_k)
-        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+        groups = self._group(scores + self.e_score_correction_bias)
+        return self._weigh(scores, self._best_of(groups, groups.topk(2, -1).values.sum(-1)))
 
 
 class UniformRouting(Routing):
@@ -199,31 +229,10 @@ def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
     return ((ordered.to(torch.int64) << 32) | lowness).topk(count, -1).indices
 
 
-def _best_in_groups(groups: torch.Tensor, of_groups: torch.Tensor, top_groups: int, count: int) -> torch.Tensor:
-    """`_best` among the groups that are best themselves.
-
-    Args:
-        groups: scores of experts, float32 [num_tokens, num_groups, experts a group].
-        of_groups: scores of groups, float32 [num_tokens, num_groups].
-        top_groups: how many groups count.
-        count: how many experts.
-    """
-    out = torch.ones_like(of_groups, dtype=torch.bool).scatter_(1, _best(of_groups, top_groups), False)
-    return _best(groups.masked_fill(out.unsqueeze(-1), float("-inf")).flatten(1), count)
-
-
 def _weights(chosen: torch.Tensor, renormalize: bool, scale: float) -> torch.Tensor:
     if renormalize:
         chosen = chosen / (chosen.sum(-1, keepdim=True) + _TINY)
     return chosen if scale == 1.0 else chosen * scale
-
-
-def _check_groups(num_groups: int, top_groups: int) -> None:
-    if not 1 <= top_groups <= num_groups:
-        raise UnsupportedModelError(
-            f"the model's config takes experts from {top_groups} groups, but divides them into {num_groups}. "
-            f"Check n_group and topk_group."
-        )
 
 
 def _splitmix(states: torch.Tensor) -> torch.Tensor:

@@ -165,3 +165,11 @@ def test_a_policy_at_fault_is_called_by_kind_name_and_owner() -> None:
             llm.generate({"prompt_token_ids": [5]}, SamplingParams(max_tokens=1), progress=False)
             [fault] = llm.health().faults
     assert fault.startswith("scheduling_policy 'nonsense' of object: reject answered 3")
+
+
+def test_another_routing_for_a_model_without_experts_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"model.moe_routing is 'uniform', but this model has no routed experts"),
+        null_engine(1, 1, 1, {"model.moe_routing": "uniform"}),
+    ):
+        pytest.fail("an engine was built")
