@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -74,7 +75,8 @@ class ModelCase:
     @classmethod
     def make_config(cls) -> Any:  # a transformers configuration; the library has no types
         """The configuration of the tiny model, a `transformers.PretrainedConfig`."""
-        return AutoConfig.for_model(cls.model_type, **{**_TINY, **cls.overrides})
+        keys = deepcopy({**_TINY, **cls.overrides})  # transformers writes into what it is given
+        return AutoConfig.for_model(cls.model_type, **keys)
 
     @classmethod
     def wrong_models(cls, model: Callable[..., Model]) -> Iterator[tuple[str, Callable[..., Model]]]:

@@ -101,6 +101,7 @@ class TestV3Variants(DeepseekV3):
         "n_group": 1,
         "topk_group": 1,
         "attention_bias": True,
+        "tie_word_embeddings": True,
     }
 
     @classmethod

@@ -15,15 +15,16 @@ WINDOW: dict[str, Any] = {
     "query_pre_attn_scalar": 5,
     "sliding_window": 8,
 }
+LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 100_000.0}
 ROPE_BY_LAYER_TYPE = {
-    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100_000.0},
+    "full_attention": LINEAR,
     "sliding_attention": {"rope_type": "default", "rope_theta": 1_000.0},
 }
 
 
 class TestGemma1(ModelContract):
     model_type = "gemma"
-    overrides = {"head_dim": 20, "num_key_value_heads": 1}
+    overrides = {"head_dim": 20, "num_key_value_heads": 1, "rope_parameters": LINEAR}
 
 
 class Gemma2(ModelContract):
@@ -39,6 +40,7 @@ class TestGemma2WithoutCaps(Gemma2):
         "attn_logit_softcapping": None,
         "final_logit_softcapping": None,
         "attention_bias": True,
+        "rope_parameters": LINEAR,
         "tie_word_embeddings": False,
     }
 
@@ -78,7 +80,7 @@ class TestGemma3WithImages(Gemma3):
         }
         vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
         return Gemma3Config(
-            text_config=text | WINDOW | {"sliding_window_pattern": 2},
+            text_config=text | WINDOW | {"sliding_window_pattern": 2, "rope_parameters": ROPE_BY_LAYER_TYPE},
             vision_config=vision | {"image_size": 8, "patch_size": 4},
             mm_tokens_per_image=4,
         )

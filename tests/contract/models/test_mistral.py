@@ -16,7 +16,12 @@ class TestWindow(Mistral):
 
 
 class TestWindowOfBlocks(Mistral):
-    overrides = {"sliding_window": 16, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    overrides = {
+        "sliding_window": 16,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+        "tie_word_embeddings": True,
+    }
 
 
 class TestWindowOfTwoTokens(Mistral):

@@ -10,7 +10,11 @@ class Mixtral(ModelContract):
 
 
 class TestPlain(Mixtral):
-    overrides = {"num_local_experts": 8, "num_experts_per_tok": 2}
+    overrides = {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e6},
+    }
 
 
 class TestSlidingWindow(Mixtral):

@@ -45,6 +45,8 @@ class TestQwen3WithDenseLayers(Qwen3Moe):
         "num_hidden_layers": 4,
         "decoder_sparse_step": 2,
         "mlp_only_layers": [3],
+        "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e6},
+        "tie_word_embeddings": True,
     }
 
 
@@ -63,6 +65,8 @@ class TestQwen2Renormalised(Qwen2Moe):
         "num_experts_per_tok": 3,
         "norm_topk_prob": True,
         "qkv_bias": False,
+        "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4},
+        "tie_word_embeddings": True,
         "mlp_only_layers": [0],
         "use_sliding_window": True,
         "sliding_window": 9,
