@@ -180,7 +180,10 @@ class RuntimeConfig(ConfigNode):
     """CPU threads for computing, far more of which than there are processors may crash torch; ``auto`` leaves
     torch's own choice."""
     enforce_eager: bool = False
-    """Capture no CUDA graphs. Changes nothing yet: none are captured."""
+    """Capture no CUDA graphs: every kernel is launched from the host. Slower; for looking into what goes on."""
+    async_scheduling: bool | Auto = "auto"
+    """Prepare a step while the one before it is computed; its tokens reach the host a step later. ``auto``: wherever
+    the device is not the CPU."""
 
 
 class PluginsConfig(ConfigNode):

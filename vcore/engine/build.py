@@ -26,7 +26,16 @@ from vcore.interfaces.sources import ProgressCallback
 from vcore.kv_cache.layout import CacheLayout
 from vcore.kv_cache.needs import BlockNeeds
 from vcore.layers.moe import FusedMoE
-from vcore.plugins import AttentionBackendSpec, Catalog, CatalogEntry, ObserverSpec, PluginKind, discover
+from vcore.plugins import (
+    AttentionBackendSpec,
+    AttentionCapabilities,
+    Catalog,
+    CatalogEntry,
+    ObserverSpec,
+    PluginKind,
+    discover,
+)
+from vcore.runner.cuda_graphs import graph_sizes
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
@@ -90,6 +99,7 @@ def build_engine(
             _build_scheduler(resolution, catalog, num_blocks, layout),
             executor,
             observers=_build_observers(resolution, catalog),
+            depth=2 if resolution.config.runtime.async_scheduling else 1,
         )
     except BaseException:
         executor.shutdown()
@@ -165,6 +175,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         memory_fraction=config.cache.memory_fraction,
         vocab_size=resolution.vocab_size,
         num_threads=cast(int, config.runtime.num_threads),
+        graph_sizes=_graph_sizes(resolution, capabilities),
     )
     return ModelRunner(
         settings,
@@ -186,6 +197,14 @@ def _check_moe_routing(model: Model, config: EngineConfig) -> None:
             f"model.moe_routing is {config.model.moe_routing!r}, but this model has no routed experts "
             f"(no layer of it is a vcore.layers.FusedMoE). Leave the key out."
         )
+
+
+def _graph_sizes(resolution: Resolution, capabilities: AttentionCapabilities) -> tuple[int, ...]:
+    """What CUDA graphs are captured for; nothing where they cannot be or are not wanted."""
+    runtime = resolution.config.runtime
+    if resolution.device.type != "cuda" or runtime.enforce_eager or runtime.tensor_parallel_size > 1:
+        return ()
+    return () if capabilities.graph_support == "none" else graph_sizes(resolution.max_num_seqs)
 
 
 def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:

@@ -102,7 +102,8 @@ class AttentionCapabilities:
     features: frozenset[str] = frozenset()
     """Out of: ``sliding_window``, ``soft_cap``, ``sinks``, ``mla``, ``non_causal``, ``return_lse``."""
     graph_support: str = "none"
-    """CUDA-graph capture: ``none``, ``decode``, ``uniform`` or ``mixed``."""
+    """CUDA-graph capture: ``none``, ``decode``, ``uniform`` or ``mixed``. Steps of decode rows are captured for all but
+    ``none``: a plan then depends on the host's numbers only through shapes, and lengths are read on the device."""
     fuses: frozenset[str] = frozenset()
     """Out of ``qk_norm``, ``rope``, ``kv_write``: what the backend does itself instead of the core. Layers of this
     version leave only ``kv_write`` to it; a backend that fuses more is not chosen."""

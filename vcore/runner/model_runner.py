@@ -13,7 +13,7 @@ It knows nothing of scheduling, blocks' owners, text or plugins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ import numpy as np
 import torch
 
 from vcore.errors import EngineError
-from vcore.interfaces.attention import AttentionBackend, AttentionContext, GroupContext
+from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata, GroupContext
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
 from vcore.kv_cache.layout import CacheLayout, build_cache_layout
 from vcore.runner.batch_state import BatchState
+from vcore.runner.cuda_graphs import DecodeGraphs
+from vcore.runner.decode_input import DecodeInput
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
 from vcore.runner.launched_step import HostCopies, LaunchedStep, PromptPart
 from vcore.runner.memory import allocate_caches, available_host_bytes, cuda_cache_bytes
@@ -116,6 +118,7 @@ class ModelRunner:
         self._layout = build_cache_layout((), settings.block_size)
         self._group_of_layer: tuple[int, ...] = ()
         self._caches: list[torch.Tensor] | None = None
+        self._graphs: DecodeGraphs | None = None
 
     def load(self) -> None:
         """Build the model and load its weights.
@@ -156,7 +159,7 @@ class ModelRunner:
             share = int(available_host_bytes() * settings.memory_fraction)
             return min(share, settings.cpu_cache_bytes_limit)
         peak = profile_run(self._loaded_model(), self._attention, settings, self._layout)
-        return cuda_cache_bytes(settings.device, settings.memory_fraction, peak)
+        return cuda_cache_bytes(settings.device, settings.memory_fraction, peak + self._graph_bytes())
 
     def cache_layout(self) -> CacheLayout:
         """How the model's layers share blocks."""
@@ -169,9 +172,18 @@ class ModelRunner:
         Raises:
             CapacityError: memory does not hold it; the message has the numbers.
         """
-        self._caches = None
+        self._drop_cache()
         specs, settings = self._loaded_model().kv_cache_specs(), self._settings
         self._caches = allocate_caches(specs, self._layout, num_blocks, settings.block_size, settings.device)
+        if settings.graph_sizes:
+            decode_input = DecodeInput(
+                max_size=settings.graph_sizes[-1],
+                windows=self._layout.windows,
+                max_model_len=settings.max_model_len,
+                max_blocks=settings.max_blocks_per_row,
+                device=settings.device,
+            )
+            self._graphs = DecodeGraphs(self._forward, decode_input, settings.graph_sizes)
 
     def launch(self, output: SchedulerOutput) -> LaunchedStep:
         """Apply the difference and launch the step. The state keeps what was applied even if the step fails."""
@@ -186,10 +198,9 @@ class ModelRunner:
 
     def launch_forward(self, output: SchedulerOutput, batch: ForwardBatch) -> LaunchedForward:
         """Launch the model on `batch`; its tokens count as computed from here on."""
-        model = self._loaded_model()
-        groups = [GroupContext(self._attention.plan(metadata), metadata) for metadata in batch.groups]
-        context = AttentionContext([groups[index] for index in self._group_of_layer], self._caches or ())
-        hidden_states = model(batch.input_ids, batch.positions, context)
+        hidden_states = None if self._graphs is None else self._graphs.run(batch)
+        if hidden_states is None:
+            hidden_states = self._forward(batch.input_ids, batch.positions, batch.groups)
         spans = []
         if len(self._prompt_logprobs):
             spans = self._prompt_logprobs.spans(batch.rows, batch.starts, batch.metadata.query_start_loc_cpu)
@@ -239,8 +250,33 @@ class ModelRunner:
         if self._profiler.running:
             self.stop_profile()
         self._pending.clear()
+        self._drop_cache()
         self._model = None
-        self._caches = None
+
+    def _drop_cache(self) -> None:
+        """Free the cache, and the graphs that have its addresses."""
+        if self._graphs is not None:
+            self._graphs.close()
+        self._graphs = self._caches = None
+
+    def _graph_bytes(self) -> int:
+        """What the CUDA graphs will take, found with a cache of the null block alone."""
+        if not self._settings.graph_sizes:
+            return 0
+        self.initialize_cache(1)
+        assert self._graphs is not None
+        with torch.inference_mode():
+            num_bytes = self._graphs.measure()
+        self._drop_cache()
+        return num_bytes
+
+    def _forward(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, groups: Sequence[AttentionMetadata]
+    ) -> torch.Tensor:
+        contexts = [GroupContext(self._attention.plan(metadata), metadata) for metadata in groups]
+        context = AttentionContext([contexts[index] for index in self._group_of_layer], self._caches or ())
+        hidden_states: torch.Tensor = self._loaded_model()(input_ids, positions, context)
+        return hidden_states
 
     def _apply(self, output: SchedulerOutput) -> None:
         self._state.apply(output)

@@ -99,6 +99,9 @@ class Sampler:
     def _choose(self, logits: torch.Tensor, plan: SamplingPlan) -> tuple[torch.Tensor, torch.Tensor]:
         if plan.greedy is None:
             return greedy(logits)
+        for part in (plan.random, plan.filtered):
+            if part is not None and part.indices.shape[0] == logits.shape[0]:
+                return self._race(logits, part)  # one kind of row alone: nothing to put together
         token_ids = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
         scores = torch.empty(logits.shape[0], dtype=torch.float32, device=logits.device)
         if plan.greedy.numel():

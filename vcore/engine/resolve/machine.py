@@ -10,7 +10,7 @@ from vcore.engine.resolve.hf_values import stored_dtype
 from vcore.errors import ConfigError
 from vcore.interfaces.hf_config import HFConfig
 
-__all__ = ["compute_capability", "resolve_device", "resolve_dtype", "resolve_num_threads"]
+__all__ = ["compute_capability", "resolve_async_scheduling", "resolve_device", "resolve_dtype", "resolve_num_threads"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BFLOAT16_CAPABILITY = (8, 0)
@@ -60,6 +60,15 @@ def resolve_num_threads(wanted: int | str) -> tuple[int, Decision | None]:
         return wanted, None
     count = torch.get_num_threads()
     return count, Decision(key="runtime.num_threads", value=count, why="torch's own choice on this machine")
+
+
+def resolve_async_scheduling(wanted: bool | str, device: torch.device) -> tuple[bool, Decision | None]:
+    """Whether a step is prepared while another is computed; ``auto``: where the device computes by itself."""
+    if isinstance(wanted, bool):
+        return wanted, None
+    on_host = device.type == "cpu"
+    why = "on the CPU a step's tokens are there at once" if on_host else f"{device.type} computes beside the host"
+    return not on_host, Decision(key="runtime.async_scheduling", value=not on_host, why=why)
 
 
 def compute_capability(device: torch.device) -> tuple[int, int] | None:

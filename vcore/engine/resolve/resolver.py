@@ -23,7 +23,7 @@ from vcore.engine.resolve.decisions import Decision, DecisionLog
 from vcore.engine.resolve.hf_values import check_values, eos_token_ids, vocab_size
 from vcore.engine.resolve.limits import check_limits, resolve_limits
 from vcore.engine.resolve.lookup import check_named_choices, selector
-from vcore.engine.resolve.machine import resolve_device, resolve_dtype, resolve_num_threads
+from vcore.engine.resolve.machine import resolve_async_scheduling, resolve_device, resolve_dtype, resolve_num_threads
 from vcore.engine.resolve.model_files import choose_loader
 from vcore.engine.resolve.model_plugin import ChosenModel, choose_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
@@ -150,8 +150,10 @@ def resolve(
 
 def _choose_parts(config: EngineConfig, catalog: Catalog, log: DecisionLog) -> _Parts:
     log.take(resolve_num_threads(config.runtime.num_threads))
+    device = log.take(resolve_device(config.runtime))
+    log.take(resolve_async_scheduling(config.runtime.async_scheduling, device))
     return _Parts(
-        device=log.take(resolve_device(config.runtime)),
+        device=device,
         executor=log.take(choose_executor(config, catalog)),
         scheduling=log.take(choose_policy(config.scheduler.policy, "scheduler.policy", catalog)),
         eviction=log.take(choose_policy(config.cache.eviction, "cache.eviction", catalog)),

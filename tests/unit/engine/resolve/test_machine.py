@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from vcore.config import RuntimeConfig
-from vcore.engine.resolve.machine import compute_capability, resolve_device, resolve_dtype, resolve_num_threads
+from vcore.engine.resolve.machine import (
+    compute_capability,
+    resolve_async_scheduling,
+    resolve_device,
+    resolve_dtype,
+    resolve_num_threads,
+)
 from vcore.errors import ConfigError
 from vcore.interfaces.hf_config import HFConfig
 
@@ -90,3 +96,10 @@ def test_old_gpus_have_no_bfloat16(gpus: SimpleNamespace) -> None:
 def test_threads() -> None:
     assert resolve_num_threads(3) == (3, None)
     assert resolve_num_threads("auto")[0] == torch.get_num_threads()
+
+
+def test_steps_overlap_where_the_device_computes_beside_the_host() -> None:
+    assert resolve_async_scheduling("auto", CPU)[0] is False
+    assert resolve_async_scheduling("auto", CUDA)[0] is True
+    assert resolve_async_scheduling(True, CPU) == (True, None)
+    assert resolve_async_scheduling(False, CUDA) == (False, None)

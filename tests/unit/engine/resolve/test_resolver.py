@@ -62,6 +62,7 @@ def test_what_is_written_is_not_decided(resolve_model: Resolve) -> None:
         "scheduler.max_num_batched_tokens": 32,
         "executor": "multiproc",
         "runtime.num_threads": 1,
+        "runtime.async_scheduling": True,
         "observability.observers": ["counter"],
     }
     resolution = resolve_model(settings)
