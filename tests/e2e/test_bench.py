@@ -42,7 +42,7 @@ def tiny_moe_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def bench(tiny_folder: Path, *arguments: str) -> dict[str, object]:
     settings = ["--set", "model.load_format=dummy", "--set", "model.skip_tokenizer=true"]
-    settings += ["--set", "runtime.device=cpu", "--set", "cache.num_blocks=2000"]
+    settings += ["--set", "runtime.device=cpu", "--set", "runtime.num_threads=1", "--set", "cache.num_blocks=2000"]
     command = [sys.executable, "-m", "vcore", "bench", *arguments, "--model", str(tiny_folder), *settings, "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ NumRequests = Annotated[int | None, typer.Option("--num-requests", min=1, help="
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Counted runs.")]
 MoERouting = Annotated[
     str | None,
-    typer.Option("--moe-routing", help="model or uniform: how tokens choose experts; random weights choose unevenly."),
+    typer.Option("--moe-routing", help="model or uniform: how tokens choose experts; by random weights, unevenly."),
 ]
 
 

@@ -204,10 +204,10 @@ class SigmoidRouting(_GroupedRouting):
 class UniformRouting(Routing):
     """Every expert equally often, whatever the logits say, and all with the same weight: for benchmarks alone.
 
-    Random weights route most tokens to the same few experts, and a benchmark on them measures that. Here the
-    experts are the best by noise that is a function of the token's own logits, as bits: SplitMix64 (Steele, Lea,
-    Flood, OOPSLA 2014, figure 17) of their hash plus the expert's number times the golden gamma. So the choice
-    depends on nothing else in the batch and needs no generator, and the router is computed as ever.
+    Random weights favour some experts over others, and a benchmark on them measures that, where trained ones were
+    balanced. Here the experts are the best by noise that is a function of the token's own logits, as bits: SplitMix64
+    (Steele, Lea, Flood, OOPSLA 2014, figure 17) of their hash plus the expert's number times the golden gamma. So the
+    choice depends on nothing else in the batch and needs no generator, and the router is computed as ever.
     """
 
     def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
