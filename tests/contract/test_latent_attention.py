@@ -26,7 +26,7 @@ PUBLISHED = LatentSpec(
 MIXED = [(1, 1), (1, 5), (1, 16), (1, 17), (1, 40), (1, 3), (7, 7), (5, 20), (2, 33), (17, 17)]
 # Queries and keys.
 RAGGED = [(5, 5), (1, 1), (2, 33), (17, 17), (1, 40)]
-TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TOLERANCES = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def _backends_here() -> list[AttentionBackendSpec]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import pytest
+import vcore_model_zoo.deepseek.model as deepseek
+
 from vcore.interfaces.model import Model
-from vcore.testing import ModelContract
+from vcore.layers import MLAAttention, latent_attention, latent_prefill
+from vcore.testing import ModelContract, ModelDriver, TinyCheckpoint
 
 LATENT: dict[str, Any] = {
     "num_hidden_layers": 2,
@@ -89,11 +94,17 @@ class TestV3(DeepseekV3):
 
 
 class TestV3Variants(DeepseekV3):
-    """Everything the other way: no latent for queries, weights not made to sum to one, rotary halves, one group."""
+    """Everything the other way: no latent for queries, weights not made to sum to one, rotary halves, one group.
+
+    The latent is so wide that chunks are projected up, a few tokens of their context at a time.
+    """
 
     overrides = {
         **LATENT,
         **EXPERTS,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 3,
         "q_lora_rank": None,
         "n_routed_experts": 4,
         "norm_topk_prob": False,
@@ -110,3 +121,26 @@ class TestV3Variants(DeepseekV3):
         for mistake, wrong in super().wrong_models(model):
             if "q_kv_a_proj" not in mistake:
                 yield mistake, wrong
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def small_workspace(cls) -> Iterator[list[int]]:
+        """Also notes of how many pieces each chunk over a cached context consists."""
+        plans: list[int] = []
+
+        def plan(*arguments: Any, **keywords: Any) -> Any:
+            pieces = latent_prefill.plan_prefill(*arguments, **keywords)
+            plans.append(len(pieces or ()))
+            return pieces
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deepseek, "MLAAttention", partial(MLAAttention, workspace_tokens=5))
+            patch.setattr(latent_attention, "plan_prefill", plan)
+            yield plans
+
+    def test_chunks_come_in_pieces(
+        self, tiny: TinyCheckpoint, driver: Callable[..., ModelDriver], small_workspace: list[int]
+    ) -> None:
+        small_workspace.clear()
+        self._check_mixed_batches(tiny, driver(block_size=4))
+        assert max(small_workspace) > 2
