@@ -40,9 +40,9 @@ class RecordingLRU(LRUEviction):
 
 
 class Fixture:
-    def __init__(self, num_blocks: int = 8) -> None:
+    def __init__(self, num_blocks: int = 8, num_groups: int = 1) -> None:
         self.made: list[RecordingLRU] = []
-        self.pool = BlockPool(num_blocks, 4, self.make, eviction_name="recording")
+        self.pool = BlockPool(num_blocks, 4, self.make, eviction_name="recording", num_groups=num_groups)
         self.policy = self.made[0]
 
     def make(self, context: EvictionContext) -> EvictionPolicy:
@@ -219,3 +219,32 @@ def test_the_version_changes_with_the_set_of_cached_blocks(fixture: Fixture) -> 
     assert fixture.pool.version == version
     fixture.pool.reset()
     assert fixture.pool.version != version
+
+
+def test_groups_have_their_own_blocks_of_one_content() -> None:
+    fixture = Fixture(8, num_groups=2)
+    blocks = fixture.pool.allocate(4)
+    assert blocks is not None
+    for group, (head, tail) in enumerate((blocks[:2], blocks[2:])):
+        assert fixture.pool.cache(head, b"a", None, 0, 0, group)
+        assert fixture.pool.cache(tail, b"b", b"a", 1, 0, group)
+    assert fixture.pool.by_hash == ({b"a": blocks[0], b"b": blocks[1]}, {b"a": blocks[2], b"b": blocks[3]})
+    assert fixture.pool.num_cached == 4
+    view = fixture.view
+    assert [view.group(block_id) for block_id in blocks] == [0, 0, 1, 1]
+    assert [view.parent(block_id) for block_id in blocks] == [None, blocks[0], None, blocks[2]]
+    assert [view.num_children(block_id) for block_id in blocks] == [1, 0, 1, 0]
+    fixture.pool.mark_end(b"b")
+    assert [view.ends_sequence(block_id) for block_id in blocks] == [False, True, False, True]
+    fixture.pool.uncache([blocks[3]])
+    assert [view.num_children(block_id) for block_id in blocks[:3]] == [1, 0, 0]
+
+
+def test_a_block_that_one_group_gives_up_serves_any_other() -> None:
+    fixture = Fixture(2, num_groups=2)
+    for group in (0, 1, 0):
+        (block_id,) = fixture.pool.allocate(1) or ()
+        assert fixture.pool.cache(block_id, b"a", None, 0, 0, group)
+        assert fixture.view.group(block_id) == group
+        fixture.pool.release([block_id])
+    assert fixture.pool.by_hash == ({b"a": 1}, {})

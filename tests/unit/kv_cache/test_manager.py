@@ -15,12 +15,16 @@ def kv() -> KVCacheManager:
     return manager()
 
 
-def manager(*, prefix_caching: bool = True, num_blocks: int = 20) -> KVCacheManager:
+def manager(
+    *, prefix_caching: bool = True, num_blocks: int = 20, windows: tuple[int | None, ...] = (None,)
+) -> KVCacheManager:
     return KVCacheManager(
         num_blocks,
         SIZE,
         lambda context: LRUEviction(options=None, context=context),
         eviction_name="lru",
+        windows=windows,
+        max_chunk=16,
         prefix_caching=prefix_caching,
     )
 
@@ -157,3 +161,64 @@ def test_reset_forgets_everything(kv: KVCacheManager) -> None:
     assert hits(kv, list(range(9))) == 0
     kv.release(blocks, finished=True)
     assert kv.pool.num_available == 19
+
+
+def test_the_version_tells_that_a_hit_may_be_longer_now(kv: KVCacheManager) -> None:
+    """Whoever remembers a hit while its blocks were being filled looks again once the step is launched."""
+    compute(kv, list(range(9)))
+    version = kv.pool.version
+    assert hits(kv, list(range(9))) == 0
+    kv.end_step()
+    assert hits(kv, list(range(9))) == 2
+    assert kv.pool.version != version
+
+
+def test_blocks_behind_a_window_are_nulled_once_and_stay_findable() -> None:
+    kv = manager(windows=(None, 5))
+    tokens = list(range(14))
+    blocks = compute(kv, tokens)
+    kv.end_step()
+    full, window = (list(ids) for ids in blocks.block_ids)
+    assert kv.next_pass(blocks) == 8  # token 8 sees from 4 on
+    assert kv.take_passed(blocks, 7) == []
+    taken = kv.take_passed(blocks, 14)  # token 14 sees from 10 on
+    assert taken == [(1, 0, window[0]), (1, 1, window[1])]
+    assert blocks.block_ids == [full, [0, 0, *window[2:]]]
+    assert kv.next_pass(blocks) == 16
+    assert kv.take_passed(blocks, 14) == []
+    kv.pool.release([block_id for _, _, block_id in taken])
+    match = kv.find_prefix(kv.open((), 0), tokens[:9])
+    assert match.block_ids == [full[:2], [0, window[1]]]
+    assert match.num_unused == [0, 1]
+
+
+def test_blocks_leave_from_the_tail_column_by_column() -> None:
+    kv = manager(windows=(None, 5))
+    blocks = compute(kv, list(range(14)))
+    assert blocks.held() == [7, 8, 5, 6, 3, 4, 1, 2]
+    kv.take_passed(blocks, 14)
+    assert blocks.held() == [7, 8, 5, 6, 3, 1]
+
+
+def test_a_hit_takes_no_block_that_nobody_sees() -> None:
+    kv = manager(windows=(5,))
+    first = compute(kv, list(range(14)))
+    kv.end_step()
+    kv.release(first, finished=True)
+    blocks = kv.open((), 0)
+    match = kv.find_prefix(blocks, list(range(14)))
+    assert match.block_ids == [[0, 0, 3]]
+    kv.admit(blocks, match, 1)
+    assert (blocks.num_passed, blocks.num_columns, blocks.num_published) == ([2], 4, 3)
+    assert kv.pool.ref_counts[1:4] == [0, 0, 1]
+    kv.release(blocks, finished=False)
+    assert kv.pool.num_available == 19
+
+
+def test_forgetting_reaches_what_the_window_has_passed() -> None:
+    kv = manager(windows=(5,))
+    blocks = compute(kv, list(range(14)))
+    kv.end_step()
+    kv.pool.release([block_id for _, _, block_id in kv.take_passed(blocks, 14)])
+    kv.forget(blocks)
+    assert kv.pool.num_cached == 0
