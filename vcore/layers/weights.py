@@ -7,6 +7,7 @@ what this rank needs, straight into its place. It knows no file format.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from vcore.errors import WeightsError
+from vcore.errors import CapacityError, WeightsError
 from vcore.interfaces.weights import CheckpointReader
 from vcore.ops.linear import pack_linear_weight
 
@@ -114,8 +115,20 @@ def _pieces_of_one(parts: Sequence[WeightPart]) -> list[WeightPart]:
 
 
 def parameter(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    """An uninitialised parameter for inference."""
-    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+    """An uninitialised parameter for inference.
+
+    Raises:
+        CapacityError: the device has no memory for it.
+    """
+    try:
+        return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+    except RuntimeError as error:  # torch has no class of its own for a CPU that is out of memory
+        gib = math.prod(shape) * dtype.itemsize / 2**30
+        raise CapacityError(
+            f"a weight of shape {list(shape)} does not fit the memory of {device}: it takes {gib:.1f} GiB in "
+            f"{str(dtype).removeprefix('torch.')}. Free memory, split the model over more ranks "
+            f"(runtime.tensor_parallel_size), or check the sizes in the model's config."
+        ) from error
 
 
 def packed(weight: nn.Parameter) -> nn.Parameter:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.fake_hub import *  # noqa: F403
     from vcore.testing.latent_case import *  # noqa: F403
     from vcore.testing.memory_checkpoint import *  # noqa: F403
+    from vcore.testing.model_case import *  # noqa: F403
     from vcore.testing.model_contract import *  # noqa: F403
     from vcore.testing.model_driver import *  # noqa: F403
     from vcore.testing.thread_collective import *  # noqa: F403
@@ -25,6 +26,7 @@ _EXPORTS = {
     "fake_hub": ("FakeHub", "serve_hub"),
     "latent_case": ("LatentCase", "RaggedCase", "build_ragged_batch"),
     "memory_checkpoint": ("MemoryCheckpoint",),
+    "model_case": ("NUM_GREEDY", "ModelCase"),
     "model_contract": ("ModelContract",),
     "model_driver": ("ModelDriver",),
     "thread_collective": ("ThreadCollective",),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vcore.errors import WeightsError
+from vcore.errors import CapacityError, WeightsError
 from vcore.interfaces.model import BuildContext
 from vcore.interfaces.weights import CheckpointReader
 from vcore.layers import ColumnParallelLinear, LMHead, RMSNorm, VocabParallelEmbedding, WeightMap, load_weights
@@ -166,3 +166,8 @@ def test_a_reader_that_gives_another_shape_is_blamed(build_context: Callable[...
 
     with pytest.raises(WeightsError, match=r"'embed_tokens.weight' gave shape \[2, 2\].*\[5, 4\].*weight loader"):
         load_weights(TinyModel(build_context()), BrokenCheckpoint(), WEIGHT_MAP)
+
+
+def test_a_weight_beyond_the_memory_is_told_with_its_size(build_context: Callable[..., BuildContext]):
+    with pytest.raises(CapacityError, match=r"shape \[1099511627776, 1048576\] .* memory of cpu: it takes 4294967296"):
+        ColumnParallelLinear(build_context(), 2**20, 2**40)
