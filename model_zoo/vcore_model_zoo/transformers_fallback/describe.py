@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.attention import LayerSpec
+from vcore_model_zoo.transformers_fallback.hf_class import rope_scalings
 from vcore_model_zoo.transformers_fallback.logits_head import LogitsHead, decoder_path
 from vcore_model_zoo.transformers_fallback.paged_attention import STEP
 from vcore_model_zoo.transformers_fallback.probe import PROBE, AttentionProbe
@@ -65,6 +66,9 @@ def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     config = copy.deepcopy(config)  # it is written to
     # The form of experts that has no loop over values, which there are none of without memory.
     config._experts_implementation = "batched_mm"
+    # Nor are there positions, which some scalings look at; the shapes are the same with any.
+    for scaling in rope_scalings(config):
+        scaling["rope_type"] = "default"
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=PROBE)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrained
 from vcore.errors import ConfigError, UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
-__all__ = ["causal_lm_class", "check_length", "transformers_config"]
+__all__ = ["causal_lm_class", "check_length", "rope_scalings", "transformers_config"]
 
 _REMEDY = "The model needs a model plugin of its own (docs/add_a_model.md)."
 
@@ -30,13 +29,20 @@ def transformers_config(config: HFConfig) -> PreTrainedConfig:
             f"have. A newer transformers may; code that comes with a checkpoint is not run. {_REMEDY}"
         )
     try:
-        made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(config.to_dict()))
+        made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(_plain(config))
     except Exception as error:  # each class checks its values in its own way
         raise UnsupportedModelError(
             f"{config.origin}: transformers {transformers.__version__} refuses the values: {type(error).__name__}: "
             f"{error}. Fetch the file again, or correct it."
         ) from error
     return made
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds, in dictionaries and lists of its own."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def causal_lm_class(config: HFConfig, made: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -81,7 +87,7 @@ def check_length(config: PreTrainedConfig, max_model_len: int) -> None:
     Raises:
         ConfigError: `max_model_len` is above what the scaling leaves alone.
     """
-    for scaling in _rope_scalings(config):
+    for scaling in rope_scalings(config):
         kind = scaling.get("rope_type")
         if kind not in ("dynamic", "longrope"):
             continue
@@ -97,9 +103,9 @@ def check_length(config: PreTrainedConfig, max_model_len: int) -> None:
             )
 
 
-def _rope_scalings(config: PreTrainedConfig) -> Iterator[Mapping[str, Any]]:
-    """The rotary scaling, or those of each kind of layer."""
+def rope_scalings(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """The rotary scaling, or those of each kind of layer, as `config` has them; none if it states none."""
     stated = getattr(config, "rope_parameters", None)
-    if isinstance(stated, Mapping):
-        nested = [one for one in stated.values() if isinstance(one, Mapping)]
+    if isinstance(stated, dict):
+        nested = [one for one in stated.values() if isinstance(one, dict)]
         yield from nested or [stated]

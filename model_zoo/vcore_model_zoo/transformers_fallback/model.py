@@ -57,8 +57,14 @@ class TransformersModel(Model):
 
     @classmethod
     def complete_config(cls, config: HFConfig) -> HFConfig:
-        """`config` with the vocabulary and length that transformers takes where it states none."""
-        text = transformers_config(config).get_text_config()
+        """`config` with the vocabulary and length that transformers takes where it states none.
+
+        Raises:
+            UnsupportedModelError: transformers does not have the model, or its class cannot be run.
+        """
+        made = transformers_config(config)
+        causal_lm_class(config, made)
+        text = made.get_text_config()
         known = {key: getattr(text, key, None) for key in ("vocab_size", "max_position_embeddings")}
         added = {key: value for key, value in known.items() if value is not None and key not in config}
         return HFConfig(config.to_dict() | added, config.origin) if added else config

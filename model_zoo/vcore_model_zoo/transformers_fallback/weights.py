@@ -7,6 +7,7 @@ converts them in ``from_pretrained``, which takes tensors as well as files; so e
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,11 @@ __all__ = ["check_names", "load_model"]
 
 _MAX_NAMED = 8
 """How many tensors an error names of each kind."""
+_MAX_REPORT = 2000
+"""Characters of a report of transformers that an error repeats."""
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PADDING = re.compile(r" {3,}|-{3,}")
+"""Of the cells of such a report."""
 
 
 def load_model(
@@ -48,8 +54,8 @@ def load_model(
         tensors = {name: checkpoint.read(name, tuple(tensor.shape)) for name, tensor in wanted.items()}
     else:
         tensors = {name: checkpoint.read(name, tuple(info.shape)) for name, info in checkpoint.tensors().items()}
-    try:
-        with _quiet():
+    with _quiet() as reports:
+        try:
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
@@ -60,11 +66,11 @@ def load_model(
                 output_loading_info=True,
                 local_files_only=True,
             )
-    except Exception as error:  # conversions raise all sorts
-        raise WeightsError(
-            f"transformers could not load the checkpoint into {model_class.__name__}: {type(error).__name__}: {error}. "
-            "Check that the files are complete and belong to the config.json beside them."
-        ) from error
+        except Exception as error:  # conversions raise all sorts
+            raise WeightsError(
+                f"transformers could not load the checkpoint into {model_class.__name__}. Check that the files are "
+                f"complete and belong to the config.json beside them. {type(error).__name__}: {error}{reports.last()}"
+            ) from error
     _check_report(report, model_class)
     loaded: PreTrainedModel = model
     return loaded
@@ -108,16 +114,32 @@ def _check_report(report: Mapping[str, Any], model_class: type[PreTrainedModel])
         )
 
 
+class _Reports(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(_PADDING.sub("  ", _ANSI.sub("", record.getMessage())))
+
+    def last(self) -> str:
+        """The beginning of the last text, for an error."""
+        return f"\n{self.texts[-1][:_MAX_REPORT]}" if self.texts else ""
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no report of transformers' own: what is wrong is raised, and stdout is not ours."""
-    had_bar, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+def _quiet() -> Iterator[_Reports]:
+    """No progress bar, and transformers' own reports kept instead of printed: what is wrong is raised."""
+    logger, reports = logging.getLogger("transformers"), _Reports()
+    had_bar, handlers, propagate = hf_logging.is_progress_bar_enabled(), logger.handlers[:], logger.propagate
     hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity(logging.ERROR)
+    logger.handlers[:], logger.propagate = [reports], False
     try:
-        yield
+        yield reports
     finally:
-        hf_logging.set_verbosity(verbosity)
+        logger.handlers[:], logger.propagate = handlers, propagate
         if had_bar:
             hf_logging.enable_progress_bar()
 
