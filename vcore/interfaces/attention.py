@@ -9,7 +9,8 @@ The cache of one layer is block-major, ``[num_blocks, 2, block_size, num_kv_head
 that a sliding window has left behind; nothing reads it.
 
 Layers whose caches are alike form a group, and each group has its own block table. A backend plans once a
-step a group.
+step a group. Layers of different groups may share memory, page by page; where their pages differ in size, a page is
+contiguous, but the stride from one block to the next is larger than a page.
 
 Latent attention (MLA) has a contract of its own beside that: `LatentSpec`, `LatentAttentionLayer`. Its cache is
 ``[num_blocks, block_size, kv_lora_rank + qk_rope_head_dim]``.

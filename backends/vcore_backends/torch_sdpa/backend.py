@@ -25,7 +25,7 @@ from vcore_backends.torch_sdpa.latent import TorchSDPALatentLayer
 from vcore_backends.torch_sdpa.masks import CausalMasks
 from vcore_backends.torch_sdpa.plan import DecodeBucket, PrefillRow, StepPlan, StepPlanner
 from vcore_backends.torch_sdpa.query_blocks import QUERY_BLOCK, causal_blocks
-from vcore_backends.torch_sdpa.scratch import Scratch
+from vcore_backends.torch_sdpa.scratch import Scratch, rows_of
 
 __all__ = ["TorchSDPABackend"]
 
@@ -54,7 +54,7 @@ class TorchSDPALayer(AttentionLayer):
         if out is None:
             out = q.new_empty(q.shape)
         spec, step = self._spec, plan.window(self._spec.sliding_window)
-        cache_rows = layer_cache.view(-1, spec.num_kv_heads * spec.head_dim)
+        cache_rows = rows_of(layer_cache, spec.num_kv_heads * spec.head_dim)
         run_buckets(step.decode, q, out, lambda bucket, q, out: self._decode(bucket, q, cache_rows, out))
         for row in step.prefill:
             self._prefill(row, q, k, v, cache_rows, out)

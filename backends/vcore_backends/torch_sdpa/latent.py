@@ -16,7 +16,7 @@ from vcore_backends.torch_sdpa.decode import run_buckets
 from vcore_backends.torch_sdpa.masks import CausalMasks
 from vcore_backends.torch_sdpa.plan import DecodeBucket, PrefillRow, StepPlan
 from vcore_backends.torch_sdpa.query_blocks import QUERY_BLOCK, causal_blocks
-from vcore_backends.torch_sdpa.scratch import Scratch
+from vcore_backends.torch_sdpa.scratch import Scratch, rows_of
 
 __all__ = ["TorchSDPALatentLayer"]
 
@@ -35,7 +35,7 @@ class TorchSDPALatentLayer(LatentAttentionLayer):
         assert isinstance(plan, StepPlan)
         if out is None:
             out = q.new_empty((*q.shape[:2], self._spec.kv_lora_rank))
-        cache_rows = layer_cache.view(-1, self._spec.latent_dim)
+        cache_rows = rows_of(layer_cache, self._spec.latent_dim)
         run_buckets(plan.latent_decode(), q, out, lambda bucket, q, out: self._decode(bucket, q, cache_rows, out))
         if len(q) > plan.num_decodes:
             for row in plan.latent_prefill():
