@@ -83,7 +83,8 @@ def check_backend(
     if capabilities.head_dims is not None:
         unserved = sorted(set(head_dims) - set(capabilities.head_dims))
         if unserved:
-            reasons.append(f"serves head dimensions {_numbers(capabilities.head_dims)}, not {_numbers(unserved)}")
+            served = _numbers(capabilities.head_dims) or "of latent attention alone"
+            reasons.append(f"serves head dimensions {served}, not {_numbers(unserved)}")
     if block_size is not None and not _fits(block_size, capabilities.block_sizes):
         sizes = _numbers(capabilities.block_sizes or ())
         reasons.append(f"needs blocks of a multiple of {sizes} tokens, not of {block_size}")

@@ -36,6 +36,7 @@ def never(*, options: object, context: object) -> None: ...
         ({"devices": ("cuda",)}, {}, "runs on cuda, not on cpu"),
         ({"dtypes": ("bfloat16",)}, {}, "computes in bfloat16, not in float32"),
         ({"head_dims": (64, 128)}, {"head_dims": (64, 80)}, "serves head dimensions 64, 128, not 80"),
+        ({"head_dims": ()}, {"head_dims": (64,)}, "serves head dimensions of latent attention alone, not 64"),
         ({"block_sizes": (64,)}, {"block_size": 96}, "needs blocks of a multiple of 64 tokens, not of 96"),
         ({}, {"features": {"sinks", "mla"}}, "does not list mla, sinks"),
         ({"fuses": frozenset({"rope", "kv_write"})}, {}, "fuses rope, which layers of this version compute themselves"),

@@ -1,0 +1,1 @@
+"""vcore's own kernels for multi-head latent attention, in Triton."""
