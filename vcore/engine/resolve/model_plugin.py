@@ -156,7 +156,7 @@ def _unsupported(hf_config: HFConfig, catalog: Catalog) -> UnsupportedModelError
 def _closest(name: str, served: Sequence[str]) -> list[str]:
     """The most similar names, without the ending that nearly all of them share."""
     stems: dict[str, str] = {}
-    for one in sorted(served):
+    for one in served:  # of several spellings a plugin lists the usual one first
         stems.setdefault(_stem(one), one)
     return [stems[stem] for stem in difflib.get_close_matches(_stem(name), stems, n=_MAX_CLOSEST, cutoff=0.4)]
 
