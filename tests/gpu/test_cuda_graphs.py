@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vcore import LLM, EngineConfig, SamplingParams
+from vcore.runner.batch_state import BatchState
+from vcore.runner.choice import choose_and_record
 from vcore.runner.cuda_graphs import DecodeGraphs
-from vcore.runner.decode_input import DecodeInput, refill
-from vcore.runner.input_builder import ForwardBatch
+from vcore.runner.decode_input import DecodeInput
 
 pytestmark = pytest.mark.gpu
 
@@ -79,7 +81,25 @@ def test_tokens_are_those_of_eager_steps(model: Path, temperature: float, asynch
             assert generate(llm, PROMPTS, LENGTHS, **params) == expected
         graphs = graphs_of(llm)
         assert graphs is not None
-        assert sorted(graphs._graphs) == [1, 2, 4, 8, 16]
+        assert sorted(graphs._graphs) == [(size, True) for size in (1, 2, 4, 8, 16)]
+
+
+def test_requests_that_sample_in_their_own_ways_run_in_graphs_too(model: Path) -> None:
+    params = [{"temperature": 0.8, "seed": 1, "top_p": 0.7}, {"temperature": 0.0, "presence_penalty": 1.0}, {}]
+    wanted = [
+        SamplingParams(max_tokens=12 + 5 * i, ignore_eos=True, detokenize=False, **{"temperature": 0.0, **fields})
+        for i, fields in enumerate(params)
+    ]
+    results = []
+    for eager in (True, False):
+        with engine(model, enforce_eager=eager) as llm:
+            outputs = llm.generate(PROMPTS[:3], wanted, use_tqdm=False)
+            results.append([list(output.outputs[0].token_ids) for output in outputs])
+            graphs = graphs_of(llm)
+            assert (graphs is None) == eager
+            if graphs is not None:
+                assert {samples for _, samples in graphs._graphs} == {False, True}
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 8])
@@ -97,7 +117,7 @@ def test_the_cache_leaves_room_for_graphs(model: Path) -> None:
         "runtime": {"device": "cuda:0"},
         "attention": {"backend": "triton_paged"},
         "scheduler": {"max_num_seqs": 16},
-        "cache": {"memory_fraction": 0.1},
+        "cache": {"memory_fraction": 0.9},
     }
     with LLM(config=EngineConfig.model_validate(config)) as llm:
         assert generate(llm, PROMPTS, LENGTHS, temperature=0.0)
@@ -106,65 +126,78 @@ def test_the_cache_leaves_room_for_graphs(model: Path) -> None:
         assert graphs._graphs
 
 
-def step(num_rows: int, width: int = 3) -> ForwardBatch:
-    """A decode step of `num_rows` rows with recognisable numbers."""
-    decode_input = DecodeInput(max_size=num_rows, windows=(None,), max_model_len=64, max_blocks=width, device=CUDA)
-    groups = decode_input.groups(num_rows)
-    numbers = torch.arange(1, num_rows + 1, device=CUDA)
-    groups[0].seq_lens.copy_(numbers + 20)
-    groups[0].slot_mapping.copy_(numbers + 30)
-    groups[0].block_table.copy_(torch.arange(num_rows * width, device=CUDA).view(num_rows, width) + 40)
-    rows = numbers.cpu().numpy() - 1
-    return ForwardBatch(
-        input_ids=numbers, positions=numbers + 10, groups=groups, rows=rows, starts=rows, sampled_rows=rows,
-        logits_indices=None,
-    )  # fmt: skip
+def state_of(rows: int = 4) -> BatchState:
+    """Rows with recognisable tokens and blocks, all of whose tokens but the last are computed."""
+    state = BatchState(max_num_seqs=rows, max_model_len=4096, block_size=4)
+    state.set_groups((None, 8))
+    state.token_ids[:, :50] = np.arange(rows * 50).reshape(rows, 50)
+    state.block_tables[:] = 100 + np.arange(2 * rows * 1024).reshape(2, rows, 1024)
+    state.num_computed[:] = 7 * np.arange(rows) + 3
+    state.num_tokens[:] = state.num_computed + 1
+    return state
 
 
-@pytest.mark.parametrize(("num_rows", "size", "width"), [(1, 1, 1), (3, 8, 3), (5, 5, 1500)])
-def test_refilling_is_that_of_the_reference(num_rows: int, size: int, width: int) -> None:
-    batch, group = step(num_rows, width), step(num_rows, width).groups[0]
-    sources = (batch.input_ids, batch.positions, group.seq_lens, group.slot_mapping, group.block_table)
+def input_of(state: BatchState, max_size: int, device: torch.device = CUDA) -> DecodeInput:
+    return DecodeInput(state, max_size=max_size, windows=(None, 8), device=device)
+
+
+@pytest.mark.parametrize("longest", [20, 3000])
+def test_the_input_is_that_of_the_reference(longest: int) -> None:
+    state = state_of()
+    state.num_computed[1] = longest
+    state.num_unknown[:] = [0, 0, 1, 0]
     results = []
-    for fill in (refill, refill.reference):
-        targets = [torch.full((9,), 99, dtype=source.dtype, device=CUDA) for source in sources[:4]]
-        table = torch.full((9, 1600), 99, dtype=torch.int32, device=CUDA)
-        fill(*targets, table, sources, size)
-        table[num_rows:size, 1:] = 0  # one entry of a padding row means something
-        results.append([*targets, table])
+    for device in (CUDA, torch.device("cpu")):
+        given = input_of(state, 8, device)
+        for rows, size in (([0, 1, 2, 3], 4), ([2], 1), ([3, 1, 2], 6)):
+            given.fill(np.array(rows), size, np.full(len(rows), 0.5, dtype=np.float32), np.arange(len(rows)))
+            given.prepare(torch.tensor([71, 72, 73, 74], device=device), size)
+        tensors = [*given.tokens(6), *given.choice(6)]
+        for group in given.groups(6):
+            tensors += [group.seq_lens, group.slot_mapping, group.block_table, group.query_start_loc]
+        results.append([tensor.cpu() for tensor in tensors])
     for found, expected in zip(*results, strict=True):
         assert torch.equal(found, expected)
 
 
-def small_graphs(forward: Any, sizes: tuple[int, ...] = (1, 2, 4)) -> DecodeGraphs:
-    decode_input = DecodeInput(max_size=sizes[-1], windows=(None,), max_model_len=64, max_blocks=4, device=CUDA)
-    return DecodeGraphs(forward, decode_input, sizes)
-
-
 def sums(input_ids: torch.Tensor, positions: torch.Tensor, groups: Any) -> torch.Tensor:
-    group = groups[0]
-    total = input_ids + positions * group.seq_lens + group.slot_mapping + group.block_table[:, 0]
+    """A stand-in for a model, whose "logits" are large where a digest of all its input says."""
+    total = input_ids + positions
+    for group in groups:
+        total = total + group.seq_lens + group.slot_mapping + group.block_table[:, 0]
     return total.float()[:, None].expand(-1, 3)
 
 
+def logits(hidden_states: torch.Tensor) -> torch.Tensor:
+    ids = torch.arange(997, device=CUDA)
+    return -(ids - hidden_states[:, :1] % 997).abs()
+
+
+def small_graphs(forward: Any = sums, sizes: tuple[int, ...] = (1, 2, 4)) -> DecodeGraphs:
+    last = torch.zeros(4, dtype=torch.int64, device=CUDA)
+    return DecodeGraphs(forward, logits, input_of(state_of(), sizes[-1]), last, sizes)
+
+
+def expected_sums(rows: list[int]) -> torch.Tensor:
+    given = input_of(state_of(), 4)
+    given.fill(np.array(rows), len(rows))
+    given.prepare(torch.zeros(4, dtype=torch.int64, device=CUDA), len(rows))
+    return sums(*given.tokens(len(rows)), given.groups(len(rows)))
+
+
 def test_a_replay_computes_the_rows_of_its_step() -> None:
-    graphs = small_graphs(sums)
-    for num_rows in (3, 1, 4, 2, 3):
-        batch = step(num_rows)
-        found = graphs.run(batch)
-        assert found is not None
-        assert torch.equal(found, sums(batch.input_ids, batch.positions, batch.groups))
-    assert sorted(graphs._graphs) == [1, 2, 4]
-
-
-def test_steps_without_a_graph_are_left_to_the_caller() -> None:
-    graphs = small_graphs(sums)
-    assert graphs.run(step(5)) is None
-    prefill = step(2)
-    prefill.groups[0].num_tokens = 7
-    assert graphs.run(prefill) is None
-    graphs.close()
-    assert graphs.run(step(1)) is None
+    graphs = small_graphs()
+    for rows in ([2, 0, 1], [3], [0, 1, 2, 3], [1, 3], [0, 3, 2]):
+        hidden_states = graphs.run(np.array(rows))
+        assert hidden_states is not None
+        assert torch.equal(hidden_states, expected_sums(rows))
+        sampled = graphs.sample(np.array(rows), None, None)
+        assert sampled is not None
+        wanted = logits(expected_sums(rows))
+        assert torch.equal(sampled[0, : len(rows)], wanted.argmax(1))
+        assert torch.equal(sampled[1].view(torch.float32)[: len(rows)], wanted.amax(1))
+        assert torch.equal(graphs._last_token_ids[torch.tensor(rows, device=CUDA)], wanted.argmax(1))
+    assert sorted(graphs._graphs) == [(size, samples) for size in (1, 2, 4) for samples in (False, True)]
 
 
 def test_a_model_that_waits_for_the_device_goes_on_without_graphs(caplog: pytest.LogCaptureFixture) -> None:
@@ -173,12 +206,11 @@ def test_a_model_that_waits_for_the_device_goes_on_without_graphs(caplog: pytest
 
     graphs = small_graphs(waits)
     with caplog.at_level("WARNING", logger="vcore"):
-        assert graphs.run(step(2)) is None
-        assert graphs.run(step(2)) is None
+        assert graphs.run(np.array([1])) is None
+        assert not graphs.takes(1)
     assert len([record for record in caplog.records if "without CUDA graphs" in record.message]) == 1
     assert torch.ones(3, device=CUDA).sum().item() == 3.0  # the device is as it was
-    other = small_graphs(sums)
-    assert other.run(step(1)) is not None
+    assert small_graphs().run(np.array([1])) is not None
 
 
 def test_measuring_captures_the_largest_size_first() -> None:
@@ -190,3 +222,19 @@ def test_measuring_captures_the_largest_size_first() -> None:
 
     assert small_graphs(counts).measure() >= 0
     assert calls == [4, 4, 1, 1]
+
+
+@pytest.mark.parametrize("vocab_size", [40, 128_256])
+def test_greedy_and_random_rows_of_a_batch_are_chosen_as_by_the_reference(vocab_size: int) -> None:
+    given = torch.randn(5, vocab_size, generator=torch.Generator(device=CUDA).manual_seed(1), device=CUDA)
+    temperature = torch.tensor([0.0, 0.7, 1.5, 0.0, 1e-8], device=CUDA)
+    keys = torch.arange(5, device=CUDA) * 12345
+    rows = torch.tensor([5, 0, 2, -1, 1], device=CUDA)
+    results = []
+    for choose in (choose_and_record, choose_and_record.reference):
+        last_token_ids = torch.full((6,), -7, device=CUDA)
+        token_ids, scores = torch.empty(5, dtype=torch.int64, device=CUDA), torch.empty(5, device=CUDA)
+        choose(given, temperature, keys, rows, last_token_ids, token_ids, scores)
+        results.append((token_ids, scores, last_token_ids))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -63,7 +63,9 @@ class Attention(CachingLayer):
         """
         layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
         if self._writes_cache:
-            kv_write(k, v, layer_cache, group.slot_mapping, group.block_offsets(layer_cache.shape[2]))
+            # CUDA's kernel divides for itself.
+            offsets = None if k.is_cuda else group.block_offsets(layer_cache.shape[2])
+            kv_write(k, v, layer_cache, group.slot_mapping, offsets)
         return self._kernel.forward(q, k, v, layer_cache, group.plan)
 
 

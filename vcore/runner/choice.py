@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from vcore.ops.dispatch import op
 from vcore.runner.filters import thresholds, thresholds_on_host
-from vcore.runner.gumbel import log_exponential
+from vcore.runner.gumbel import log_exponential, token_offsets
 
-__all__ = ["greedy", "race", "race_filtered"]
+__all__ = ["choose_and_record", "greedy", "race", "race_filtered"]
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 18}
 """Logits worked on at once: on the CPU, what its caches hold; elsewhere, what bounds the memory."""
@@ -69,6 +69,38 @@ def race(
         scores -= log_exponential(keys[part, None] + offsets)
         token_ids[part], best[part] = greedy(scores)
     return token_ids, best
+
+
+@op(cuda="vcore.ops.triton.race:choose_and_record")
+def choose_and_record(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    last_token_ids: torch.Tensor,
+    token_ids: torch.Tensor,
+    scores: torch.Tensor,
+) -> None:
+    """A token for each of the logits, where its row's next step finds it.
+
+    Args:
+        logits: [num_logits, vocab_size]. Not changed.
+        temperature: float32 [num_logits]; 0 for the most likely token.
+        keys: int64 [num_logits], of `gumbel.position_keys`.
+        rows: int64 [num_logits], distinct but for -1, which is padding.
+        last_token_ids: int64 [max_num_seqs], changed at `rows`.
+        token_ids: int64 [num_logits], overwritten.
+        scores: float32 [num_logits], overwritten.
+    """
+    offsets = token_offsets(logits.shape[1], logits.device)
+    drawn, best = race(
+        logits, torch.arange(logits.shape[0], device=logits.device), temperature.clamp(min=1.0e-8), keys, offsets
+    )
+    likely, largest = greedy(logits)
+    token_ids.copy_(torch.where(temperature > 0, drawn, likely))
+    scores.copy_(torch.where(temperature > 0, best, largest.float()))
+    known = (rows >= 0).nonzero().squeeze(1)
+    last_token_ids[rows[known]] = token_ids[known]
 
 
 def race_filtered(

@@ -1,10 +1,15 @@
 """`DecodeGraphs`: steps in which every row computes one token, replayed as CUDA graphs.
 
-A launch costs the host some microseconds, a kernel of a small batch not many more: a replay launches a whole
-forward pass at once. A graph has fixed shapes and addresses, so there is one for each of about twenty sizes; a step
-runs in the next larger one, padded (`DecodeInput`). Each is captured when a step first needs it.
+A launch costs the host some microseconds, a kernel of a small batch not many more: a replay launches a whole step at
+once. A graph has fixed shapes and addresses, so there is one for each of about twenty sizes; a step runs in the next
+larger one, padded (`DecodeInput`). Each is captured when a step first needs it.
 
-It knows nothing of models or backends: it captures a function, which must read lengths on the device alone.
+    prepare            tokens and block tables, from what the host sent
+    forward            hidden states
+    sampling graphs    logits, a token a row, kept where the next step's `prepare` finds it
+    other graphs       hidden states, for whoever samples in a way of his own
+
+It knows nothing of models or backends: it captures functions, which must read lengths on the device alone.
 """
 
 from __future__ import annotations
@@ -13,22 +18,28 @@ import gc
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcore.interfaces.attention import AttentionMetadata
+from vcore.runner.choice import choose_and_record
 from vcore.runner.decode_input import DecodeInput
-from vcore.runner.input_builder import ForwardBatch
 
-__all__ = ["DecodeGraphs", "Forward", "graph_sizes"]
+__all__ = ["ComputeLogits", "DecodeGraphs", "Forward", "graph_sizes"]
 
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[torch.Tensor, torch.Tensor, Sequence[AttentionMetadata]], torch.Tensor]
 """From int64 [num_tokens] input ids and positions and the step of each group of layers to hidden states."""
+ComputeLogits = Callable[[torch.Tensor], torch.Tensor]
+"""From hidden states to logits, [num_rows, vocab_size]."""
 
 _LARGEST = 512
 """Larger batches keep the device busy for longer than the host takes to launch their kernels."""
+_NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 
 def graph_sizes(max_num_seqs: int) -> tuple[int, ...]:
@@ -41,39 +52,61 @@ def graph_sizes(max_num_seqs: int) -> tuple[int, ...]:
 class DecodeGraphs:
     """Captures and replays. All on one device's current stream."""
 
-    def __init__(self, forward: Forward, decode_input: DecodeInput, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        compute_logits: ComputeLogits,
+        decode_input: DecodeInput,
+        last_token_ids: torch.Tensor,
+        sizes: Sequence[int],
+    ) -> None:
         """Capture nothing yet.
 
         Args:
-            forward: what to capture. It is called with tensors of `decode_input` alone.
+            forward: the model. It is called with tensors of `decode_input` alone.
+            compute_logits: its LM head.
             decode_input: as many rows as the largest size.
+            last_token_ids: int64 [max_num_seqs] on the device: what each row sampled last, read and written.
             sizes: ascending.
         """
         self._forward = forward
+        self._compute_logits = compute_logits
         self._input = decode_input
+        self._last_token_ids = last_token_ids
         self._sizes = list(sizes)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        """By size, and whether it samples."""
+        self._memory: tuple[Any, torch.cuda.Stream] | None = None
+        """What all graphs share: their memory pool, and the stream that they are captured on."""
+        self._sampled = torch.zeros((2, sizes[-1]), dtype=torch.int64, device=last_token_ids.device)
+        """Token ids, then scores as float32. Every replay leaves its result here, and the next overwrites it."""
         self._hidden_states: torch.Tensor | None = None
-        """[largest size, hidden_size]: where every graph leaves its result, which the next replay overwrites."""
+        """[largest size, hidden_size]: the same of graphs that do not sample."""
 
-    def run(self, batch: ForwardBatch) -> torch.Tensor | None:
-        """Replay the graph for `batch`, captured now if need be.
+    def takes(self, num_rows: int) -> bool:
+        """Whether there is a graph for steps of that many rows."""
+        return bool(self._sizes) and num_rows <= self._sizes[-1]
+
+    def sample(
+        self, rows: NDArray[np.int64], temperature: NDArray[np.float32] | None, keys: NDArray[np.int64] | None
+    ) -> torch.Tensor | None:
+        """Launch a step that samples a token for each of `rows`; arguments as those of `DecodeInput.fill`.
 
         Returns:
-            Hidden states, [num_tokens, hidden_size], valid until the next call; None if there is no graph for it.
+            int64 [2, largest size] on the device, valid until the next call: token ids, and below them the
+            scores, float32 one after another; None if it could not be captured.
         """
-        num_rows = batch.rows.size
-        if batch.metadata.num_tokens != num_rows or not self._sizes or num_rows > self._sizes[-1]:
+        return self._sampled if self._replay(rows, True, temperature, keys) else None
+
+    def run(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
+        """Launch a step of `rows` up to the hidden states.
+
+        Returns:
+            [num_rows, hidden_size], valid until the next call; None if it could not be captured.
+        """
+        if not self._replay(rows, False) or self._hidden_states is None:
             return None
-        size = self._sizes[bisect_left(self._sizes, num_rows)]
-        graph = self._graphs.get(size) or self._capture(size)
-        if graph is None or self._hidden_states is None:
-            return None
-        self._input.fill(batch, size)
-        graph.replay()
-        return self._hidden_states[:num_rows]
+        return self._hidden_states[: rows.size]
 
     def measure(self) -> int:
         """About how many bytes the graphs of all sizes take, found by capturing the largest and the smallest."""
@@ -88,44 +121,75 @@ class DecodeGraphs:
         self._graphs.clear()
         self._hidden_states = None
 
-    def _capture(self, size: int) -> torch.cuda.CUDAGraph | None:
+    def _replay(
+        self,
+        rows: NDArray[np.int64],
+        samples: bool,
+        temperature: NDArray[np.float32] | None = None,
+        keys: NDArray[np.int64] | None = None,
+    ) -> bool:
+        size = self._sizes[bisect_left(self._sizes, rows.size)]
+        graph = self._graphs.get((size, samples)) or self._capture(size, samples)
+        if graph is None:
+            return False
+        self._input.fill(rows, size, temperature, keys)
+        graph.replay()
+        return True
+
+    def _capture(self, size: int, samples: bool = True) -> torch.cuda.CUDAGraph | None:
         """The graph for `size` rows; None, once and for all, if the model cannot be captured."""
+        if not self._sizes:
+            return None
         try:
-            graph = self._try_capture(size)
+            graph = self._try_capture(size, samples)
         except RuntimeError as error:  # what CUDA refuses in a capture, such as waiting for the device, and no memory
             logger.warning("decoding goes on without CUDA graphs, more slowly: capturing one failed: %s", error)
             self.close()
             return None
-        self._graphs[size] = graph
+        self._graphs[size, samples] = graph
         logger.debug("captured the CUDA graph of %d rows", size)
         return graph
 
-    def _try_capture(self, size: int) -> torch.cuda.CUDAGraph:
-        self._input.clear(size)
-        arguments = (self._input.input_ids[:size], self._input.positions[:size], self._input.groups(size))
+    def _try_capture(self, size: int, samples: bool) -> torch.cuda.CUDAGraph:
+        self._input.fill(_NO_ROWS, size)
         # Once outside: kernels are compiled and libraries set up, which no capture allows.
-        hidden_states = self._forward(*arguments)
-        if self._hidden_states is None:
-            self._hidden_states = hidden_states.new_empty((self._sizes[-1], *hidden_states.shape[1:]))
+        self._compute(size, samples)
+        if self._memory is None:
+            self._memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream())  # type: ignore[no-untyped-call]
+        pool, stream = self._memory
         graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
+        stream.wait_stream(current)
         # A collection could free what belongs to another graph, which no capture allows either.
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(stream):
                 # Other threads go on as they were: they may allocate pinned memory.
-                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
-                    self._hidden_states[:size].copy_(self._forward(*arguments))
+                    self._compute(size, samples)
                 finally:
                     graph.capture_end()
         finally:
             if collecting:
                 gc.enable()
-        current.wait_stream(self._stream)
+        current.wait_stream(stream)
         return graph
+
+    def _compute(self, size: int, samples: bool) -> None:
+        """What a graph does."""
+        self._input.prepare(self._last_token_ids, size)
+        hidden_states = self._forward(*self._input.tokens(size), self._input.groups(size))
+        if samples:
+            token_ids, scores = self._sampled[0, :size], self._sampled[1].view(torch.float32)[:size]
+            temperature, keys, rows = self._input.choice(size)
+            logits = self._compute_logits(hidden_states)
+            choose_and_record(logits, temperature, keys, rows, self._last_token_ids, token_ids, scores)
+            return
+        if self._hidden_states is None:  # the first time is never within a capture
+            self._hidden_states = hidden_states.new_empty((self._sizes[-1], *hidden_states.shape[1:]))
+        self._hidden_states[:size].copy_(hidden_states)
 
 
 def _taken_by(capture: Callable[[int], object], size: int) -> int:

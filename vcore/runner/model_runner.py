@@ -2,6 +2,7 @@
 
     launch(output)
         apply the difference         batch state, sampling state
+        decode path                  if it takes the step, nothing more is to do (CUDA graphs)
         build                        the step's tensors, one copy to the device
         launch_forward               plan attention, hidden states
         launch_sampling              logits of the rows that sample, tokens, copies to the host
@@ -29,6 +30,7 @@ from vcore.kv_cache.layout import CacheLayout, build_cache_layout
 from vcore.runner.batch_state import BatchState
 from vcore.runner.cuda_graphs import DecodeGraphs
 from vcore.runner.decode_input import DecodeInput
+from vcore.runner.decode_path import DecodePath
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
 from vcore.runner.launched_step import HostCopies, LaunchedStep, PromptPart
 from vcore.runner.memory import allocate_caches, available_host_bytes, cuda_cache_bytes
@@ -119,6 +121,7 @@ class ModelRunner:
         self._group_of_layer: tuple[int, ...] = ()
         self._caches: list[torch.Tensor] | None = None
         self._graphs: DecodeGraphs | None = None
+        self._decode_path: DecodePath | None = None
 
     def load(self) -> None:
         """Build the model and load its weights.
@@ -176,14 +179,12 @@ class ModelRunner:
         specs, settings = self._loaded_model().kv_cache_specs(), self._settings
         self._caches = allocate_caches(specs, self._layout, num_blocks, settings.block_size, settings.device)
         if settings.graph_sizes:
+            sizes = settings.graph_sizes
             decode_input = DecodeInput(
-                max_size=settings.graph_sizes[-1],
-                windows=self._layout.windows,
-                max_model_len=settings.max_model_len,
-                max_blocks=settings.max_blocks_per_row,
-                device=settings.device,
+                self._state, max_size=sizes[-1], windows=self._layout.windows, device=settings.device
             )
-            self._graphs = DecodeGraphs(self._forward, decode_input, settings.graph_sizes)
+            self._graphs = DecodeGraphs(self._forward, self._compute_logits, decode_input, self._last_token_ids, sizes)
+            self._decode_path = DecodePath(self._graphs, self._state, self._sampling, settings.device)
 
     def launch(self, output: SchedulerOutput) -> LaunchedStep:
         """Apply the difference and launch the step. The state keeps what was applied even if the step fails."""
@@ -193,12 +194,19 @@ class ModelRunner:
                 return self._empty_step(output.step_id)
             while self._pending and self._pending[0].settled:
                 self._pending.popleft()
+            if self._decode_path is not None and not len(self._prompt_logprobs):
+                step = self._decode_path.launch(output)
+                if step is not None:
+                    self._pending.append(step)
+                    return step
             batch = self._builder.build(output, self._last_token_ids if self._pending else None)
             return self.launch_sampling(self.launch_forward(output, batch))
 
     def launch_forward(self, output: SchedulerOutput, batch: ForwardBatch) -> LaunchedForward:
         """Launch the model on `batch`; its tokens count as computed from here on."""
-        hidden_states = None if self._graphs is None else self._graphs.run(batch)
+        hidden_states = None
+        if self._graphs is not None and output.num_decodes == batch.rows.size and self._graphs.takes(batch.rows.size):
+            hidden_states = self._graphs.run(batch.rows)
         if hidden_states is None:
             hidden_states = self._forward(batch.input_ids, batch.positions, batch.groups)
         spans = []
@@ -257,7 +265,7 @@ class ModelRunner:
         """Free the cache, and the graphs that have its addresses."""
         if self._graphs is not None:
             self._graphs.close()
-        self._graphs = self._caches = None
+        self._graphs = self._decode_path = self._caches = None
 
     def _graph_bytes(self) -> int:
         """What the CUDA graphs will take, found with a cache of the null block alone."""

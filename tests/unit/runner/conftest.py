@@ -340,6 +340,7 @@ def setup_runner() -> Callable[..., Setup]:
         vocab_size: int = VOCAB,
         windows: Sequence[int | None] = (None,),
         device: str = "cpu",
+        graph_sizes: tuple[int, ...] = (),
     ) -> Setup:
         settings = RunnerSettings(
             device=torch.device(device),
@@ -351,6 +352,7 @@ def setup_runner() -> Callable[..., Setup]:
             memory_fraction=0.5,
             vocab_size=vocab_size,
             cpu_cache_bytes_limit=1 << 20,
+            graph_sizes=graph_sizes,
         )
         used, loader, contexts = model or ContextModel(vocab_size, windows=windows), OneTensorLoader(), []
 

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["begin", "begin_and_wait", "can_start_early", "wait"]
+__all__ = ["begin", "begin_and_wait", "can_start_early", "starts_early", "wait"]
 
 try:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
@@ -28,6 +28,15 @@ except ImportError:  # a Triton without CUDA; then nothing is launched early
     @triton.jit
     def gdc_launch_dependents():
         pass
+
+
+_MOST_ROWS = 64
+"""Kernels of larger batches run for longer than they take to start, and early ones would take places from them."""
+
+
+def starts_early(device: torch.device, num_rows: int) -> bool:
+    """Whether to launch a kernel for `num_rows` tokens on `device` so."""
+    return num_rows <= _MOST_ROWS and can_start_early(device)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["gelu_tanh_and_mul", "silu_and_mul"]
 
@@ -51,7 +51,7 @@ def _gated(x: torch.Tensor, *, gelu: bool) -> torch.Tensor:
     out = torch.empty((*x.shape[:-1], size), dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    early = can_start_early(x.device)
+    early = starts_early(x.device, rows.shape[0])
     _gate_kernel[(rows.shape[0], triton.cdiv(size, _BLOCK))](
         out,
         rows,

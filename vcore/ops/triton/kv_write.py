@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["kv_write"]
 
@@ -61,7 +61,7 @@ def kv_write(
     num_tokens, num_heads, head_dim = k.shape
     if not k.numel():
         return
-    early = can_start_early(k.device)
+    early = starts_early(k.device, num_tokens)
     _kv_write_kernel[(num_tokens,)](
         k,
         v,

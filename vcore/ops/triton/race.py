@@ -4,7 +4,7 @@
     stage 2    program (row)           the winner over the chunks, each moved by (m - largest m) / T
 
 The noise is that of `vcore.runner.gumbel`, computed where it is used. Without noise the same stages find the
-largest logit.
+largest logit, as rows of temperature 0 do beside others.
 """
 
 # mypy: disable-error-code="import-not-found,no-untyped-def,no-untyped-call,untyped-decorator"
@@ -15,7 +15,9 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-__all__ = ["greedy", "race"]
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
+
+__all__ = ["choose_and_record", "greedy", "race"]
 
 _GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
 _MIX_1 = tl.constexpr(0xBF58476D1CE4E5B9)
@@ -52,7 +54,9 @@ def _chunk_kernel(
     HAS_ROWS: tl.constexpr,
     NOISE: tl.constexpr,
     CHUNK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    begin_and_wait(EARLY)
     chunk = tl.program_id(0)
     index = tl.program_id(1).to(tl.int64)
     row = tl.load(rows_ptr + index) if HAS_ROWS else index
@@ -62,11 +66,13 @@ def _chunk_kernel(
     largest = tl.max(tl.where(x != x, float("-inf"), x), 0)
     scores = x
     if NOISE:
-        # Nothing but masked tokens, or one raised to inf: subtracting would make NaN.
-        shift = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
-        key = tl.load(keys_ptr + index).to(tl.uint64, bitcast=True)
-        states = key + (ids.to(tl.uint64) + 1) * tl.full([], _GAMMA, tl.uint64)
-        scores = tl.div_rn(x - shift, tl.load(temperature_ptr + index)) - _log_exponential(states)
+        temperature = tl.load(temperature_ptr + index)
+        if temperature > 0:
+            # Nothing but masked tokens, or one raised to inf: subtracting would make NaN.
+            shift = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
+            key = tl.load(keys_ptr + index).to(tl.uint64, bitcast=True)
+            states = key + (ids.to(tl.uint64) + 1) * tl.full([], _GAMMA, tl.uint64)
+            scores = tl.div_rn(x - shift, temperature) - _log_exponential(states)
     scores = tl.where(scores != scores, float("-inf"), scores)
     best = tl.max(scores, 0)
     best_id = tl.min(tl.where(scores == best, ids, 2147483647), 0)
@@ -84,10 +90,15 @@ def _merge_kernel(
     best_id_ptr,
     largest_ptr,
     temperature_ptr,
+    rows_ptr,
+    last_token_ids_ptr,
     num_chunks,
     NOISE: tl.constexpr,
+    RECORD: tl.constexpr,
     CHUNKS_PAD: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    begin_and_wait(EARLY)
     index = tl.program_id(0).to(tl.int64)
     chunks = tl.arange(0, CHUNKS_PAD)
     mask = chunks < num_chunks
@@ -100,17 +111,24 @@ def _merge_kernel(
         shifts = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
         overall = tl.max(largest, 0)
         overall = tl.where(tl.abs(overall) == float("inf"), 0.0, overall)
-        moved = scores + tl.div_rn(shifts - overall, tl.load(temperature_ptr + index))
-        scores = tl.where(tl.abs(scores) == float("inf"), scores, moved)
+        temperature = tl.load(temperature_ptr + index)
+        moved = scores + tl.div_rn(shifts - overall, tl.where(temperature > 0, temperature, 1.0))
+        scores = tl.where((tl.abs(scores) == float("inf")) | (temperature <= 0), scores, moved)
     score = tl.max(scores, 0)
-    tl.store(token_ids_ptr + index, tl.min(tl.where(scores == score, best_id, 2147483647), 0).to(tl.int64))
+    token_id = tl.min(tl.where(scores == score, best_id, 2147483647), 0).to(tl.int64)
+    tl.store(token_ids_ptr + index, token_id)
+    if RECORD:
+        row = tl.load(rows_ptr + index)
+        tl.store(last_token_ids_ptr + row, token_id, mask=row >= 0)
     tl.store(scores_ptr + index, tl.where(invalid, float("nan"), score).to(scores_ptr.dtype.element_ty))
 
 
 def greedy(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """As `vcore.runner.choice.greedy`."""
+    token_ids = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     scores = torch.empty(logits.shape[0], dtype=logits.dtype, device=logits.device)
-    return _choose(logits, scores, None, None, None), scores
+    _choose(logits, token_ids, scores)
+    return token_ids, scores
 
 
 def race(
@@ -121,22 +139,39 @@ def race(
     offsets: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `vcore.runner.choice.race`; `offsets` is not read."""
+    token_ids = torch.empty_like(rows)
     scores = torch.empty(rows.shape[0], dtype=torch.float32, device=logits.device)
-    return _choose(logits, scores, rows, temperature, keys), scores
+    _choose(logits, token_ids, scores, temperature, keys, rows=rows)
+    return token_ids, scores
+
+
+def choose_and_record(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    last_token_ids: torch.Tensor,
+    token_ids: torch.Tensor,
+    scores: torch.Tensor,
+) -> None:
+    """As `vcore.runner.choice.choose_and_record`."""
+    _choose(logits, token_ids, scores, temperature, keys, record=(rows, last_token_ids))
 
 
 def _choose(
     logits: torch.Tensor,
+    token_ids: torch.Tensor,
     scores: torch.Tensor,
-    rows: torch.Tensor | None,
-    temperature: torch.Tensor | None,
-    keys: torch.Tensor | None,
-) -> torch.Tensor:
-    """int64 token ids, one for each of `scores`, which are written."""
+    temperature: torch.Tensor | None = None,
+    keys: torch.Tensor | None = None,
+    *,
+    rows: torch.Tensor | None = None,
+    record: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+) -> None:
+    """Write `token_ids` and `scores` of all logits, or of `rows` of them, and `record` the tokens."""
     num_rows, vocab_size = scores.shape[0], logits.shape[1]
-    token_ids = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
     if not num_rows:
-        return token_ids
+        return
     if logits.stride(1) != 1:
         logits = logits.contiguous()
     chunk = 1024 if num_rows <= _FEW_ROWS else 4096
@@ -144,6 +179,8 @@ def _choose(
     partial = torch.empty((3, num_rows, num_chunks), dtype=torch.float32, device=logits.device)
     best, best_id, largest = partial[0], partial[1].view(torch.int32), partial[2]
     noise = keys is not None
+    early = starts_early(logits.device, num_rows)
+    launch = {"launch_pdl": True} if early else {}
     _chunk_kernel[(num_chunks, num_rows)](
         best,
         best_id,
@@ -158,7 +195,9 @@ def _choose(
         HAS_ROWS=rows is not None,
         NOISE=noise,
         CHUNK=chunk,
+        EARLY=early,
         num_warps=chunk // 512 if noise else 4,
+        **launch,
     )
     _merge_kernel[(num_rows,)](
         token_ids,
@@ -167,9 +206,12 @@ def _choose(
         best_id,
         largest,
         temperature,
+        *record,
         num_chunks,
         NOISE=noise,
+        RECORD=record[0] is not None,
         CHUNKS_PAD=triton.next_power_of_2(num_chunks),
+        EARLY=early,
         num_warps=1 if num_chunks <= 256 else 4,
+        **launch,
     )
-    return token_ids

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from vcore.ops import rms_norm as reference
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["add_rms_norm", "rms_norm"]
 
@@ -98,7 +98,7 @@ def _launch(
     if not rows.numel():
         return
     size_pad = triton.next_power_of_2(size)
-    early = can_start_early(rows.device)
+    early = starts_early(rows.device, num_outer)
     _rms_norm_kernel[(num_outer * num_inner,)](
         out,
         total,

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["apply_rotary_"]
 
@@ -62,7 +62,7 @@ def apply_rotary_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interle
     num_pairs = cos.shape[-1]
     pairs_pad = triton.next_power_of_2(num_pairs)
     heads = min(max(_ELEMENTS // pairs_pad, 1), triton.next_power_of_2(num_heads))
-    early = can_start_early(x.device)
+    early = starts_early(x.device, num_tokens)
     _rotary_kernel[(num_tokens, triton.cdiv(num_heads, heads))](
         x,
         cos,
