@@ -142,6 +142,16 @@ def test_a_model_that_can_be_served(write: Write, capsys: Captured) -> None:
     assert told["attention"]["rejected"]
 
 
+def test_every_key_is_described(write: Write, capsys: Captured) -> None:
+    """The page says what each means."""
+    write()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    text = page.partition("## vcore models check\n")[2].partition("\n## ")[0]
+    told = check(capsys)
+    keys = [*told, *told["memory"], *told["attention"]]
+    assert not [key for key in keys if f"`{key}`" not in text]
+
+
 def test_for_people(write: Write, capsys: Captured) -> None:
     write()
     assert run(["models", "check", "./model", "--set", "runtime.device=cpu"]) == 0

@@ -212,6 +212,7 @@ def test_the_json_keys_of_env_are_described() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
+        "models list",
         "plugins list",
         "plugins info eviction_policy/lru",
         "plugins check eviction_policy/lru",

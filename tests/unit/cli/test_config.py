@@ -103,6 +103,17 @@ def test_secrets_are_shown_by_no_command(
         assert options == {"token": written if written.startswith("$") else "**********", "url": "there"}
 
 
+def test_a_choice_that_may_be_none_is_shown_and_described_as_such(capsys: Captured) -> None:
+    assert as_json(["config", "show", "--json"], capsys)["model"]["fallback"] is None
+    shown = as_json(["config", "show", "--set", "model.fallback=transformers", "--json"], capsys)
+    assert shown["model"]["fallback"] == "transformers"
+    assert as_json(["config", "show", "--set", "model.fallback=none", "--json"], capsys)["model"]["fallback"] is None
+    document = as_json(["config", "schema"], capsys)
+    fallback = document["$defs"]["ModelConfig"]["properties"]["fallback"]
+    assert fallback["anyOf"] == [{"$ref": "#/$defs/choice.model"}, {"type": "null"}]
+    assert fallback["default"] is None
+
+
 def test_options_that_do_not_fit_are_told_without_secrets(here: Path, file: Path, capsys: Captured) -> None:
     (here / "mine.py").write_text(PLUGIN, encoding="utf-8")
     observers = f"observability.observers=[{{name: telemetry, options: {{tokn: {SECRET}, url: 3}}}}]"

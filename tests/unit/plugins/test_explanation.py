@@ -115,3 +115,19 @@ def test_observers_and_processors(make_entry: MakeEntry) -> None:
     selected, text = said(processor, Catalog([processor]), tree())
     assert selected is None
     assert "a request selects it, by its name" in text
+
+
+def test_a_plugin_for_any_architecture_is_taken_only_by_name(make_entry: MakeEntry) -> None:
+    spec = ModelSpec(name="anything", load="acme:Any", api="1.0", architectures=("*",))
+    entry = make_entry(spec)
+    catalog = Catalog([entry])
+    assert said(entry, catalog, tree()) == (
+        False,
+        "it came in by entry point points, of vcore-engine 1.0\n"
+        "it serves whatever `model.plugin` or `model.fallback` gives it, and nothing unasked",
+    )
+    selected, text = said(entry, catalog, tree(model={"fallback": "anything"}))
+    assert selected is None
+    assert "`model.fallback` takes it where nothing serves the architecture" in text
+    assert said(entry, catalog, tree(model={"fallback": "another"}))[0] is False
+    assert said(entry, catalog, tree(model={"plugin": "anything"}))[0] is True
