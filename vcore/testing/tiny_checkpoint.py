@@ -77,11 +77,16 @@ class TinyCheckpoint:
         return logits
 
     def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
-        """What the reference's ``generate`` adds to a prompt."""
+        """What the reference's ``generate`` adds to a prompt.
+
+        It computes the whole text for each token: how its cache treats windows and rescaled positions differs between
+        releases of transformers.
+        """
         output = self.reference.generate(
             torch.tensor([list(token_ids)]),
             attention_mask=torch.ones(1, len(token_ids), dtype=torch.long),
             do_sample=False,
+            use_cache=False,
             max_new_tokens=count,
             pad_token_id=0,
         )

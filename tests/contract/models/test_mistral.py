@@ -25,7 +25,7 @@ class TestWindowOfBlocks(Mistral):
 
 
 class TestWindowOfTwoTokens(Mistral):
-    """The shortest that transformers generates with: of a window of one token its cache keeps everything."""
+    """The shortest in which queries and keys matter."""
 
     overrides = {"sliding_window": 2, "num_hidden_layers": 3}
 
