@@ -199,6 +199,7 @@ def test_names_that_transformers_would_convert_are_not_called_a_misfit(tmp_path:
         report = check_model(load_config({"model.path": str(folder)} | FALLBACK), discover(load_config().plugins))
         assert report.reasons == []
         assert report.plugin == "model/transformers@vcore-engine"
+        assert f"{report.plugin} is taken by model.fallback, for no plugin serves" in report.notes[0]
         told[model_type] = report.weights
     assert told == {"gpt2": "fit", "olmoe": "unknown"}
 

@@ -125,7 +125,7 @@ def test_list_imports_no_torch() -> None:
 
 def test_a_model_that_can_be_served(write: Write, capsys: Captured) -> None:
     write()
-    told = check(capsys)
+    told = check(capsys, "--set", "model.fallback=transformers")
     assert told["reasons"] == told["notes"] == []
     assert told["plugin"] == "model/llama@vcore-engine"
     assert told["loader"] == "weight_loader/safetensors@vcore-engine"

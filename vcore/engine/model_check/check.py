@@ -31,7 +31,7 @@ from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import WeightLoader, WeightLoaderContext
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import AttentionBackendSpec, PluginKind
+from vcore.plugins.specs import AttentionBackendSpec, ModelSpec, PluginKind
 from vcore.scheduler.settings import largest_chunk
 
 __all__ = ["check_model"]
@@ -128,8 +128,9 @@ class _Check:
             return None
         chosen, decision = found
         self._report.plugin = chosen.entry.address
-        if decision is not None and self._config.model.fallback is not None:
-            self._report.notes.append(f"{chosen.entry.address}: {decision.why}")
+        served = set(cast(ModelSpec, chosen.entry.spec).architectures)
+        if decision is not None and not served & set(hf_config.architectures):
+            self._report.notes.append(f"{chosen.entry.address} is taken by {decision.why}")
         self._try(lambda: check_quantization(hf_config, chosen.entry))
         return chosen
 
