@@ -190,9 +190,9 @@ def _print_decisions(resolution: Resolution) -> None:
         console.print("Weights and KV cache: known once the model is loaded.", highlight=False)
         return
     config, ranks = resolution.config, resolution.config.runtime.tensor_parallel_size
-    console.print(weights_line(resolution.outline, config.model.dtype, ranks), highlight=False)
+    console.print(weights_line(resolution.outline, config.model.dtype, ranks), highlight=False, soft_wrap=True)
     length, block_size, chunk = resolution.max_model_len, resolution.block_size, resolution.max_chunk
-    console.print(cache_line(resolution.outline, block_size, length, chunk, ranks), highlight=False)
+    console.print(cache_line(resolution.outline, block_size, length, chunk, ranks), highlight=False, soft_wrap=True)
 
 
 def _outline(resolution: Resolution) -> dict[str, Any]:
