@@ -193,9 +193,11 @@ class KVCacheManager:
             if len(hashes) < end:
                 chain.extend(token_ids)
             for group, block_ids in enumerate(blocks.block_ids):
-                for column in range(max(start, blocks.num_passed[group]), end):
+                for column in range(start, end):
                     block_id, block_hash = block_ids[column], hashes[column]
-                    if pool.cache(block_id, block_hash, chain.parent(column), column, blocks.priority, group):
+                    if block_id and pool.cache(
+                        block_id, block_hash, chain.parent(column), column, blocks.priority, group
+                    ):
                         self._filling[block_id] = block_hash
             blocks.num_published = end
         return blocks.num_published

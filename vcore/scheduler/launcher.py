@@ -74,11 +74,12 @@ class Launcher:
 
     @staticmethod
     def _write_growth(output: SchedulerOutput, plan: StepPlan, num_groups: int) -> None:
-        requests = plan.batch.requests
-        rows = [requests[index].row for index, block_ids in plan.grown for _ in range(0, len(block_ids), num_groups)]
+        rows = plan.batch.rows32[[index for index, _ in plan.grown]]
         block_ids = np.array([b for _, block_ids in plan.grown for b in block_ids], dtype=np.int32)
-        output.grown_rows = np.array(rows, dtype=np.int32)
-        output.grown_block_ids = block_ids.reshape(-1, num_groups)
+        block_ids = block_ids.reshape(-1, num_groups)
+        if len(block_ids) > rows.size:  # a row that gets several columns
+            rows = np.repeat(rows, [len(block_ids) // num_groups for _, block_ids in plan.grown])
+        output.grown_rows, output.grown_block_ids = rows, block_ids
 
     def _record(
         self,

@@ -86,7 +86,7 @@ class RunningPlanner:
             self._grow(plan, target, np.flatnonzero(short), order)
         full = target >= table.publish_at[rows]
         if np.count_nonzero(full):
-            self._publish(plan, target, np.flatnonzero(full).tolist())
+            self._publish(plan, target, np.flatnonzero(full))
         return plan
 
     def _grant(self, plan: StepPlan, need: NDArray[np.int64]) -> list[int] | None:
@@ -137,15 +137,18 @@ class RunningPlanner:
         self, plan: StepPlan, target: NDArray[np.int64], short: NDArray[np.int64], order: list[int] | None
     ) -> None:
         """Give blocks to the requests `short` of them; all at once if there are enough, else one by one."""
-        kv = self._lifecycle.kv
-        missing = target[short] - self._table.capacity[plan.batch.rows[short]]
-        counts = (-(-missing // kv.block_size) * kv.num_groups).tolist()
+        kv, table, rows = self._lifecycle.kv, self._table, plan.batch.rows[short]
+        columns = -((table.capacity[rows] - target[short]) // kv.block_size)
+        counts = (columns * kv.num_groups).tolist()
         indices = short.tolist()
         fresh = kv.pool.allocate(sum(counts))
         if fresh is not None:
+            table.capacity[rows] += columns * kv.block_size
             start = 0
             for index, count in zip(indices, counts, strict=True):
-                self._give(plan, index, fresh[start : start + count])
+                block_ids = fresh[start : start + count]
+                kv.grow(plan.batch.requests[index].blocks, block_ids)
+                plan.grown.append((index, block_ids))
                 start += count
             return
         by_index = dict(zip(indices, counts, strict=True))
@@ -164,7 +167,10 @@ class RunningPlanner:
             self._lifecycle.preempt(requests[victim])
             if victim == index:
                 return
-        self._give(plan, index, fresh)
+        kv, request = self._lifecycle.kv, requests[index]
+        kv.grow(request.blocks, fresh)
+        self._table.capacity[request.row] += count // kv.num_groups * kv.block_size
+        plan.grown.append((index, fresh))
 
     def _pick_victim(self, plan: StepPlan) -> int:
         """The index in the batch of a request that still runs."""
@@ -190,15 +196,9 @@ class RunningPlanner:
     def _runs(request: Request) -> bool:
         return request.status is RequestStatus.RUNNING
 
-    def _give(self, plan: StepPlan, index: int, block_ids: list[int]) -> None:
-        kv, request = self._lifecycle.kv, plan.batch.requests[index]
-        kv.grow(request.blocks, block_ids)
-        self._table.capacity[request.row] += len(block_ids) // kv.num_groups * kv.block_size
-        plan.grown.append((index, block_ids))
-
-    def _publish(self, plan: StepPlan, target: NDArray[np.int64], full: list[int]) -> None:
+    def _publish(self, plan: StepPlan, target: NDArray[np.int64], full: NDArray[np.int64]) -> None:
         requests = plan.batch.requests
-        for index in full:
+        for index, num_computed in zip(full.tolist(), target[full].tolist(), strict=True):
             request = requests[index]
             if self._runs(request):
-                self._lifecycle.publish(request, int(target[index]))
+                self._lifecycle.publish(request, num_computed)
