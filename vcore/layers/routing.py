@@ -15,6 +15,7 @@ from torch import nn
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.model import BuildContext
 from vcore.layers.weights import parameter
+from vcore.ops.routing import softmax_top_k, uniform_top_k
 
 __all__ = [
     "GroupLimitedRouting",
@@ -79,9 +80,7 @@ class SoftmaxRouting(Routing):
         self._scale = scale
 
     def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = logits.softmax(-1, dtype=torch.float32)
-        expert_ids = _best(scores, self.top_k)
-        return _weights(scores.gather(1, expert_ids), self._renormalize, self._scale), expert_ids
+        return softmax_top_k(logits, self.top_k, self._renormalize, self._scale)
 
 
 class TopKSoftmaxRouting(Routing):
@@ -211,13 +210,7 @@ class UniformRouting(Routing):
     """
 
     def forward(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        num_tokens, num_experts = logits.shape
-        bits = logits.float().view(torch.int32).to(torch.int64)
-        gammas = torch.arange(1, num_experts + 1, device=logits.device) * _signed(0x9E3779B97F4A7C15)
-        keys = _splitmix(bits + gammas).sum(-1, keepdim=True)  # [num_tokens, 1]; int64 wraps, the same everywhere
-        noise = _splitmix(keys + gammas)  # [num_tokens, num_experts]
-        weights = torch.full((num_tokens, self.top_k), 1 / self.top_k, dtype=torch.float32, device=logits.device)
-        return weights, noise.topk(self.top_k, -1).indices
+        return uniform_top_k(logits, self.top_k)
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -233,19 +226,3 @@ def _weights(chosen: torch.Tensor, renormalize: bool, scale: float) -> torch.Ten
     if renormalize:
         chosen = chosen / (chosen.sum(-1, keepdim=True) + _TINY)
     return chosen if scale == 1.0 else chosen * scale
-
-
-def _splitmix(states: torch.Tensor) -> torch.Tensor:
-    states = (states ^ _shifted(states, 30)) * _signed(0xBF58476D1CE4E5B9)
-    states = (states ^ _shifted(states, 27)) * _signed(0x94D049BB133111EB)
-    return states ^ _shifted(states, 31)
-
-
-def _shifted(states: torch.Tensor, bits: int) -> torch.Tensor:
-    """A logical shift to the right."""
-    return (states >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    """The int64 of the same 64 bits."""
-    return value - (1 << 64) if value >> 63 else value

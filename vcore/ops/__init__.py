@@ -11,6 +11,7 @@ from vcore.ops.merge_attention import merge_attention_
 from vcore.ops.moe import fused_experts
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
 from vcore.ops.rotary import apply_rotary_
+from vcore.ops.routing import softmax_top_k, uniform_top_k
 from vcore.ops.silu_and_mul import silu_and_mul
 
 __all__ = [
@@ -27,4 +28,6 @@ __all__ = [
     "pack_linear_weight",
     "rms_norm",
     "silu_and_mul",
+    "softmax_top_k",
+    "uniform_top_k",
 ]

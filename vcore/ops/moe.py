@@ -16,7 +16,7 @@ ExpertWeights = torch.Tensor | Sequence[torch.Tensor]
 """By expert, its matrix: one tensor [num_experts, out_features, in_features], or packed ones (`pack_linear_weight`)."""
 
 
-@op()
+@op(cuda="vcore.ops.triton.moe:fused_experts")
 def fused_experts(
     x: torch.Tensor,
     gate_up: ExpertWeights,
@@ -28,8 +28,8 @@ def fused_experts(
     """``sum_k weights[:, k] * down(gate(gate_up(x)))`` of expert ``expert_ids[:, k]`` (arXiv:2401.04088, section 2.1).
 
     A token's terms are added in the order of its choices, in float32, so that what else is in the batch matters
-    to its result only as far as it does to a matrix product. Experts that no token chose cost nothing. On CUDA in
-    bfloat16 the host waits for nothing.
+    to its result only as far as it does to a matrix product. Experts that no token chose cost nothing. On CUDA
+    the kernels, and in bfloat16 the reference too, keep everything on the device: the host waits for nothing.
 
     Args:
         x: [num_tokens, hidden_size]. Not changed.
