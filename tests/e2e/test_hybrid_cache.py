@@ -17,11 +17,12 @@ from vcore import LLM, SamplingParams
 from vcore.config import load_config
 from vcore.engine.build import Engine, build_engine
 from vcore.engine.request import EngineRequest
-from vcore.errors import ConfigError, RequestTooLargeError
+from vcore.errors import CapacityError, ConfigError, RequestTooLargeError
 from vcore.interfaces import AttentionContext, BuildContext, CheckpointReader, LayerSpec, Model
 from vcore.kv_cache import KVCacheSpec
 from vcore.layers import Attention, collect_kv_cache_specs
 from vcore.plugins import ModelSpec
+from vcore.runner import ModelRunner
 
 VOCAB, HIDDEN, HEAD_DIM, LENGTH = 97, 24, 8, 320
 PARAMS = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
@@ -262,7 +263,25 @@ def test_groups_of_different_pages_share_memory(tmp_path: Path) -> None:
             assert tokens == [reference(windows, kv_heads, tuple(prompt)) for prompt in PROMPTS]
 
 
-def test_the_cache_is_sized_for_every_group(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_little_memory_is_told_in_tokens_and_too_little_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    block = 2 * 16 * HEAD_DIM * 4  # one layer a group: K and V of 16 tokens
+    monkeypatch.setattr(ModelRunner, "cache_bytes_available", lambda runner: 12 * block - 1)
+    made = engine(tmp_path, (9, None), cache={"block_size": 16}, scheduler={"max_num_batched_tokens": 32})
+    assert made.config.cache.num_blocks == 11
+    # 10 blocks: 4 of the window, and 6 of the layer that keeps everything.
+    assert f"holds 96 tokens, less than one request of max_model_len={LENGTH}" in caplog.text
+    assert drive(made, draw(77, 2), 20)[0] == reference((9, None), None, tuple(draw(77, 2)))
+    with pytest.raises(RequestTooLargeError):
+        drive(made, draw(78, 2), 20)
+    made.core.shutdown()
+    monkeypatch.setattr(ModelRunner, "cache_bytes_available", lambda runner: 3 * block - 1)
+    with pytest.raises(CapacityError, match="the KV cache needs at least 3 blocks of 1,024 bytes, and 3,071 bytes"):
+        engine(tmp_path, (9, None), cache={"block_size": 16})
+
+
+def test_the_cache_is_sized_for_every_group(tmp_path: Path) -> None:
     columns = LENGTH // 16
     common: dict[str, Any] = {"scheduler": {"max_num_seqs": 2, "max_num_batched_tokens": 32}}
     made = engine(tmp_path, (9, None), cache={"block_size": 16}, **common)
