@@ -66,7 +66,7 @@ class ModelCase:
     tensor_parallel: ClassVar[tuple[int, ...]] = (2,)
     """Over how many ranks the model must split; empty for a model that does not."""
     lower_precision: ClassVar[float] = 0.98
-    """How alike logits in bfloat16 must be to the reference's in float32: the mean cosine over tokens."""
+    """How alike logits in bfloat16 and float16 must be to the reference's in float32: the mean cosine over tokens."""
     insensitive: ClassVar[tuple[str, ...]] = ()
     """Names of checkpoint tensors that logits do not depend on in this case."""
 

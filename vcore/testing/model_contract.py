@@ -134,10 +134,13 @@ class ModelContract(ModelCase):
 
             ThreadCollective.run(size, run_rank)
 
-    def test_lower_precision_stays_near(self, tiny: TinyCheckpoint, driver: Callable[..., ModelDriver]) -> None:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_lower_precision_stays_near(
+        self, tiny: TinyCheckpoint, driver: Callable[..., ModelDriver], dtype: torch.dtype
+    ) -> None:
         prompt = tiny.prompt(30)
-        logits = driver(dtype=torch.bfloat16).step({"a": prompt})["a"]
-        assert logits.dtype == torch.bfloat16
+        logits = driver(dtype=dtype).step({"a": prompt})["a"]
+        assert logits.dtype == dtype
         assert torch.cosine_similarity(logits.float(), tiny.logits(prompt)).mean() > self.lower_precision
 
     def close(self, logits: torch.Tensor, expected: torch.Tensor) -> None:
