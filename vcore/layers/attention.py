@@ -5,6 +5,8 @@ What it has in common with other layers that keep a cache is `CachingLayer`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -34,12 +36,15 @@ class Attention(CachingLayer):
         """Args:
         context: brings the backend.
         layer_index: this layer's place in `AttentionContext.layer_caches`.
-        spec: what the backend is asked for.
+        spec: what the backend is asked for. A window that no request outgrows is none: published configs have
+            windows of twice the longest request, which no backend needs to know, nor the cache to free blocks behind.
 
         Raises:
             PluginBrokenError: the backend fuses what this layer cannot leave to it.
         """
         super().__init__()
+        if spec.sliding_window is not None and spec.sliding_window >= context.max_model_len:
+            spec = replace(spec, sliding_window=None)
         beyond = context.attention_fuses - {"kv_write"}
         if beyond:
             raise PluginBrokenError(

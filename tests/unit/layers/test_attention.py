@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from vcore.engine.outline import RecordingAttention
 from vcore.errors import PluginBrokenError
 from vcore.interfaces.attention import AttentionContext, GroupContext, LayerSpec
 from vcore.interfaces.model import BuildContext
-from vcore.kv_cache.spec import FullAttentionSpec
+from vcore.kv_cache.spec import FullAttentionSpec, SlidingWindowSpec
 from vcore.layers import (
     Attention,
     AttentionBlock,
@@ -52,6 +54,18 @@ def test_a_backend_that_fuses_more_than_it_can_be_given_is_refused(build_context
     context = build_context(attention_fuses=frozenset({"rope", "qk_norm", "kv_write"}))
     with pytest.raises(PluginBrokenError, match=r"the attention backend fuses qk_norm, rope, but .*attention.backend"):
         Attention(context, 0, SPEC)
+
+
+@pytest.mark.parametrize(("window", "kept"), [(63, 63), (64, None), (4096, None), (None, None)])
+def test_a_window_that_no_request_outgrows_is_none(
+    build_context: Callable[..., BuildContext], window: int | None, kept: int | None
+):
+    """Requests have up to 64 tokens, of which the last sees 64."""
+    context = build_context(max_model_len=64, attention=RecordingAttention())
+    attention = Attention(context, 0, replace(SPEC, sliding_window=window))
+    assert context.attention.layers == [replace(SPEC, sliding_window=kept)]
+    assert attention.kv_cache_spec.window == kept
+    assert isinstance(attention.kv_cache_spec, FullAttentionSpec if kept is None else SlidingWindowSpec)
 
 
 def test_cache_specs_stand_in_the_order_of_the_layers(build_context: Callable[..., BuildContext]):
