@@ -42,9 +42,14 @@ def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 @each_dtype
-def test_rms_norm_of_heads_within_a_joined_projection(dtype: torch.dtype) -> None:
-    heads = random(4, 7, 64, dtype=dtype)[:, 2:5]
-    weight = random(64, dtype=dtype, seed=1)
+@pytest.mark.parametrize(
+    ("num_tokens", "first", "stop", "size"), [(4, 2, 5, 64), (1, 0, 7, 128), (9, 1, 7, 80), (3, 0, 2, 500)]
+)
+def test_rms_norm_of_heads_within_a_joined_projection(
+    num_tokens: int, first: int, stop: int, size: int, dtype: torch.dtype
+) -> None:
+    heads = random(num_tokens, 7, size, dtype=dtype)[:, first:stop]
+    weight = random(size, dtype=dtype, seed=1)
     found = rms_norm.rms_norm(heads, weight, 1e-6)
     assert found.is_contiguous()
     assert_close(found, ops.rms_norm.reference(heads, weight, 1e-6))

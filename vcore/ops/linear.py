@@ -24,7 +24,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
     Args:
         x: [..., in_features]. Not changed.
-        weight: [out_features, in_features], dtype of x; plain, or from `pack_linear_weight`.
+        weight: [out_features, in_features], dtype of x; plain, or from `pack_linear_weight`. Nothing that a step
+            computes: a kernel may read it before the work launched earlier is done.
         bias: [out_features], dtype of x.
 
     Returns:

@@ -16,7 +16,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
     Args:
         x: [..., size], any floating dtype; the mean is taken in float32 at least. Not changed.
-        weight: [size], dtype of x, or float32, in which the product is taken then.
+        weight: [size], dtype of x, or float32, in which the product is taken then. Nothing that a step computes: a
+            kernel may read it before the work launched earlier is done.
         eps: added to the mean square.
 
     Returns:

@@ -19,8 +19,8 @@ __all__ = ["linear"]
 _DTYPES = frozenset({torch.bfloat16, torch.float16})
 _BLOCK_N = 4
 _MAX_BLOCK_K = 2048
-"""These tiles, of 23 that were measured on an H100, are the fastest or within 5% of it from 1024 features and inputs
-on: 87 to 100% of what reading the weights takes at 3.1 TB/s once they are 16 MB, 60 to 80% from 2 MB on."""
+"""One tile for all shapes: of 23 measured on an H100 for those of models of 0.6 to 8 billion parameters, it is within
+10% of the best in ten of fourteen."""
 
 
 @triton.jit

@@ -1,4 +1,7 @@
-"""Root mean square normalisation, one program a row; alone, and with the addition that stands before it."""
+"""Root mean square normalisation, alone, and with the addition that stands before it.
+
+A program takes one row, or several short ones, such as heads.
+"""
 
 # mypy: disable-error-code="import-not-found,no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
@@ -15,6 +18,8 @@ __all__ = ["add_rms_norm", "rms_norm"]
 _DTYPES = frozenset({torch.bfloat16, torch.float16, torch.float32})
 _MAX_SIZE = 1 << 15
 """The longest row that one program holds in registers."""
+_SHORT_ELEMENTS = 1024
+"""Elements of a program of several rows."""
 
 
 @triton.jit
@@ -56,7 +61,10 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     if rows is None:
         return reference.reference(x, weight, eps)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _launch(out, out, rows, rows, weight, eps, add=False)
+    if rows.numel() and 2 * x.shape[-1] <= _SHORT_ELEMENTS and rows.shape[1] > 1:
+        _launch_short(out, rows, weight, eps)
+    else:
+        _launch(out, out, rows, rows, weight, eps, add=False)
     return out
 
 
@@ -82,6 +90,55 @@ def _as_rows(x: torch.Tensor) -> torch.Tensor | None:
     if x.dim() == 3:
         return x
     return x.view(-1, 1, x.shape[-1]) if x.is_contiguous() else None
+
+
+@triton.jit
+def _short_rows_kernel(
+    out_ptr,
+    x_ptr,
+    weight_ptr,
+    eps,
+    num_rows,
+    num_inner,
+    stride_outer,
+    stride_inner,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    ROWS: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, SIZE_PAD)
+    mask = (rows < num_rows)[:, None] & (columns < SIZE)[None, :]
+    weight = tl.load(weight_ptr + columns, mask=columns < SIZE, other=0.0).to(tl.float32)
+    begin_and_wait(EARLY)
+    starts = rows // num_inner * stride_outer + rows % num_inner * stride_inner
+    x = tl.load(x_ptr + starts[:, None] + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, 1) / SIZE + eps)
+    result = x * scale[:, None] * weight[None, :]
+    tl.store(out_ptr + rows[:, None] * SIZE + columns[None, :], result.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def _launch_short(out: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, eps: float) -> None:
+    num_outer, num_inner, size = rows.shape
+    num_rows, size_pad = num_outer * num_inner, triton.next_power_of_2(size)
+    rows_each = _SHORT_ELEMENTS // size_pad
+    early = starts_early(rows.device, num_outer)
+    _short_rows_kernel[(triton.cdiv(num_rows, rows_each),)](
+        out,
+        rows,
+        weight,
+        eps,
+        num_rows,
+        num_inner,
+        rows.stride(0),
+        rows.stride(1),
+        SIZE=size,
+        SIZE_PAD=size_pad,
+        ROWS=rows_each,
+        EARLY=early,
+        **({"launch_pdl": True} if early else {}),
+    )
 
 
 def _launch(
