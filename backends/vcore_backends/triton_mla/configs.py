@@ -1,6 +1,6 @@
 """Tile sizes, warps, pipeline depths and split counts of the kernels: `configs.json`, read once.
 
-The table was tuned on the device that it names; elsewhere the results are as right, perhaps not as fast.
+The table was made for the device that it names; elsewhere the results are as right, perhaps not as fast.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Tile sizes, warps and pipeline depths of the expert kernels, tuned on an H100 80GB.
+"""Tile sizes, warps and pipeline depths of the expert kernels, chosen for an H100 80GB.
 
-Elsewhere the results are as right, perhaps not as fast. The shapes tuned for are those of DeepSeek-V2-Lite and
+Elsewhere the results are as right, perhaps not as fast. The shapes chosen for are those of DeepSeek-V2-Lite and
 Qwen3-30B-A3B at 1 to 8192 tokens.
 """
 
@@ -54,13 +54,17 @@ _GATE_UP_ROW = RowConfig(block_n=2, max_block_k=2048, num_warps=4)
 _DOWN_ROW = RowConfig(block_n=4, max_block_k=512, num_warps=4)
 
 
-def _product(n: int, k: int, warps: int, stages: int, *, features_first: bool = False) -> ProductConfig:
-    return ProductConfig(block_n=n, block_k=k, num_warps=warps, num_stages=stages, features_first=features_first)
+def _product(n: int, k: int, warps: int, stages: int) -> ProductConfig:
+    return ProductConfig(block_n=n, block_k=k, num_warps=warps, num_stages=stages, features_first=False)
+
+
+def _transposed(n: int, k: int, warps: int, stages: int) -> ProductConfig:
+    return ProductConfig(block_n=n, block_k=k, num_warps=warps, num_stages=stages, features_first=True)
 
 
 _GROUPED = (
-    (8, GroupedConfig(block_m=16, gate_up=_product(64, 128, 4, 3), down=_product(64, 128, 4, 4))),
-    (32, GroupedConfig(block_m=32, gate_up=_product(64, 128, 4, 3), down=_product(128, 128, 4, 3))),
+    (8, GroupedConfig(block_m=16, gate_up=_transposed(64, 128, 4, 3), down=_transposed(64, 128, 4, 4))),
+    (32, GroupedConfig(block_m=32, gate_up=_transposed(64, 128, 4, 3), down=_transposed(128, 128, 4, 3))),
     (96, GroupedConfig(block_m=64, gate_up=_product(64, 64, 4, 4), down=_product(128, 64, 4, 4))),
 )
 """By the most rows an expert has on average."""
