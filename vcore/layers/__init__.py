@@ -8,6 +8,7 @@ from vcore.layers.causal_lm import CausalLM, DecoderLayer
 from vcore.layers.config_checks import check_sizes
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.heads import Heads
+from vcore.layers.layer_types import FULL, SLIDING, layer_types
 from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
 from vcore.layers.mla import MLAAttention
 from vcore.layers.mlp import GatedMLP
@@ -25,6 +26,8 @@ from vcore.layers.routing import (
 from vcore.layers.weights import PartitionedModule, WeightMap, WeightPart, load_weights
 
 __all__ = [
+    "FULL",
+    "SLIDING",
     "Attention",
     "AttentionBlock",
     "CachingLayer",
@@ -59,5 +62,6 @@ __all__ = [
     "WeightPart",
     "check_sizes",
     "collect_kv_cache_specs",
+    "layer_types",
     "load_weights",
 ]

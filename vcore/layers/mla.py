@@ -6,6 +6,7 @@ import torch
 
 from vcore.interfaces.attention import AttentionContext, LatentSpec
 from vcore.interfaces.model import BuildContext
+from vcore.layers.config_checks import check_sizes
 from vcore.layers.kv_up_projection import KVUpProjection
 from vcore.layers.latent_attention import LatentAttention
 from vcore.layers.latent_prefill import WORKSPACE_TOKENS
@@ -68,7 +69,19 @@ class MLAAttention(ResidualBlock):
 
         Raises:
             ConfigError: the heads cannot be split over the ranks.
+            UnsupportedModelError: a size is no whole number above zero.
         """
+        check_sizes(
+            context.config,
+            hidden_size=hidden_size,
+            num_attention_heads=num_heads,
+            kv_lora_rank=kv_lora_rank,
+            qk_nope_head_dim=qk_nope_head_dim,
+            qk_rope_head_dim=qk_rope_head_dim,
+            v_head_dim=v_head_dim,
+        )
+        if q_lora_rank is not None:
+            check_sizes(context.config, q_lora_rank=q_lora_rank)
         super().__init__(context, hidden_size, norms)
         qk_head_dim = qk_nope_head_dim + qk_rope_head_dim
         self._spec = spec = LatentSpec(

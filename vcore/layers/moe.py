@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from vcore.interfaces.model import BuildContext
+from vcore.layers.config_checks import check_sizes
 from vcore.layers.linear import ColumnParallelLinear, ReplicatedLinear, RowParallelLinear
 from vcore.layers.mlp import gate_of
 from vcore.layers.norm import NormStyle, ResidualBlock
@@ -208,8 +209,14 @@ class MoEBlock(ResidualBlock):
 
         Raises:
             ConfigError: the ranks do not divide the intermediate sizes.
-            UnsupportedModelError: the activation is not known, or the routing does not fit the experts.
+            UnsupportedModelError: the activation is not known, the routing does not fit the experts, or a size is no
+                whole number above zero.
         """
+        check_sizes(
+            context.config, hidden_size=hidden_size, num_experts=num_experts, intermediate_size=intermediate_size
+        )
+        if shared_intermediate_size is not None:
+            check_sizes(context.config, shared_intermediate_size=shared_intermediate_size)
         super().__init__(context, hidden_size, norms)
         self._router_dtype = router_dtype or context.dtype
         self._collective = require_collective(context)

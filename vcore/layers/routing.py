@@ -115,7 +115,8 @@ class _GroupedRouting(Routing):
             raise UnsupportedModelError(
                 f"the model's config sends each token to {self.top_k} experts out of {self._top_groups} of "
                 f"{self._num_groups} groups of equal size (with {self.least_group_size} experts at least), which "
-                f"{num_experts} experts do not make possible. Check n_group, topk_group and num_experts_per_tok in it."
+                f"{num_experts} experts do not make possible. Check n_group, topk_group, num_experts_per_tok "
+                "and the number of experts in it."
             )
 
     def _group(self, scores: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from vcore.layers import (
     RotaryEmbedding,
     Routing,
     WeightMap,
+    check_sizes,
 )
 from vcore.layers.rope_scaling import RopeParameters
 
@@ -59,6 +60,7 @@ class DeepseekForCausalLM(CausalLM):
                 f"{config.origin} has mlp_bias=true, but this architecture's feed-forward networks are served without "
                 "biases only."
             )
+        check_sizes(config, qk_nope_head_dim=config.qk_nope_head_dim, qk_rope_head_dim=config.qk_rope_head_dim)
         norms = NormStyle(eps=config.rms_norm_eps)
 
         def make_layer(layer_index: int) -> DecoderLayer:
@@ -84,6 +86,10 @@ class DeepseekForCausalLM(CausalLM):
     def _experts(cls, context: BuildContext, norms: NormStyle) -> MoEBlock:
         config = context.config
         num_shared = config.get("n_shared_experts") or 0
+        wanted = ("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size")
+        optional = [key for key in ("n_group", "topk_group") if config.get(key) is not None]
+        shared = ["n_shared_experts"] if num_shared else []
+        check_sizes(config, **{key: getattr(config, key) for key in (*wanted, *optional, *shared)})
         return MoEBlock(
             context,
             hidden_size=config.hidden_size,

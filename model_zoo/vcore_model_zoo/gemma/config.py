@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
+from vcore.layers import FULL, SLIDING, check_sizes, layer_types
 
-__all__ = ["FULL", "SLIDING", "activation", "complete", "layer_types", "split_rope"]
-
-FULL = "full_attention"
-"""A layer whose tokens see all tokens before them, as configs call it."""
-SLIDING = "sliding_attention"
-"""A layer whose tokens see the last ``sliding_window`` tokens."""
+__all__ = ["activation", "alternating_types", "complete", "embedding_scale", "split_rope"]
 
 
 def complete(config: HFConfig, defaults: Mapping[str, Any]) -> HFConfig:
@@ -42,10 +39,18 @@ def split_rope(config: HFConfig) -> HFConfig:
     Before that, ``rope_theta`` and ``rope_scaling`` were those of full layers, ``rope_local_base_freq`` the base of
     layers with a window. ``max_position_embeddings`` is what the model goes up to with its scaling, so the length
     before that is stated, too.
+
+    Raises:
+        UnsupportedModelError: there are rotary parameters, but for neither type.
     """
     full: dict[str, Any] = {"rope_theta": config.rope_theta, **(config.get("rope_scaling") or {})}
     sliding: dict[str, Any] = {"rope_theta": config.rope_local_base_freq}
     stated = config.get("rope_parameters") or {}
+    if stated and not any(isinstance(stated.get(layer_type), Mapping) for layer_type in (FULL, SLIDING)):
+        raise UnsupportedModelError(
+            f"{config.origin}: found rope_parameters={stated!r:.200}, expected an object for each of {FULL!r} and "
+            f"{SLIDING!r}: this architecture's types of layers differ. Fetch the file again, or correct it."
+        )
     full.update(stated.get(FULL) or {})
     sliding.update(stated.get(SLIDING) or {})
     factor = full.get("factor")
@@ -61,7 +66,13 @@ def activation(config: HFConfig) -> str:
     return "gelu_pytorch_tanh" if stated == "gelu" else stated
 
 
-def layer_types(config: HFConfig, *, period: int) -> Sequence[str]:
+def embedding_scale(config: HFConfig) -> float:
+    """What embedded tokens are multiplied by: the root of their size."""
+    check_sizes(config, hidden_size=config.hidden_size)
+    return math.sqrt(config.hidden_size)
+
+
+def alternating_types(config: HFConfig, *, period: int) -> list[str]:
     """`FULL` or `SLIDING` for each layer.
 
     Args:
@@ -71,12 +82,6 @@ def layer_types(config: HFConfig, *, period: int) -> Sequence[str]:
     Raises:
         UnsupportedModelError: there are other types, or not as many as layers.
     """
-    num_layers = config.num_hidden_layers
     period = config.get("sliding_window_pattern") or period
-    stated = config.get("layer_types") or [SLIDING if (i + 1) % period else FULL for i in range(num_layers)]
-    if len(stated) != num_layers or not set(stated) <= {FULL, SLIDING}:
-        raise UnsupportedModelError(
-            f"{config.origin}: found layer_types={stated!r:.200}, expected {FULL!r} or {SLIDING!r} for each of its "
-            f"{num_layers} layers. Fetch the file again, or correct it."
-        )
-    return [str(layer_type) for layer_type in stated]
+    check_sizes(config, sliding_window_pattern=period)
+    return layer_types(config, lambda layer_index: SLIDING if (layer_index + 1) % period else FULL)

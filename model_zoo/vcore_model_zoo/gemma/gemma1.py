@@ -5,14 +5,13 @@ Embedded tokens are multiplied by the root of their size, norms by one plus thei
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import ClassVar
 
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
-from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, RotaryEmbedding, WeightMap
-from vcore_model_zoo.gemma.config import activation, complete
+from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, Heads, NormStyle, RotaryEmbedding, WeightMap
+from vcore_model_zoo.gemma.config import activation, complete, embedding_scale
 
 __all__ = ["GemmaForCausalLM"]
 
@@ -42,6 +41,7 @@ class GemmaForCausalLM(CausalLM):
         """
         config = self.complete_config(context.config)
         context = replace(context, config=config)
+        heads = Heads.from_config(config)
         norms = NormStyle(eps=config.rms_norm_eps, unit_offset=True)
 
         def make_layer(layer_index: int) -> DecoderLayer:
@@ -50,9 +50,9 @@ class GemmaForCausalLM(CausalLM):
                     context,
                     layer_index,
                     hidden_size=config.hidden_size,
-                    num_heads=config.num_attention_heads,
-                    num_kv_heads=config.num_key_value_heads,
-                    head_dim=config.head_dim,
+                    num_heads=heads.num_heads,
+                    num_kv_heads=heads.num_kv_heads,
+                    head_dim=heads.head_dim,
                     norms=norms,
                     qkv_bias=config.get("attention_bias", False),
                     o_bias=config.get("attention_bias", False),
@@ -70,6 +70,6 @@ class GemmaForCausalLM(CausalLM):
             context,
             make_layer=make_layer,
             norms=norms,
-            rotary=RotaryEmbedding(context, config.head_dim),
-            embedding_scale=math.sqrt(config.hidden_size),
+            rotary=RotaryEmbedding(context, heads.head_dim),
+            embedding_scale=embedding_scale(config),
         )

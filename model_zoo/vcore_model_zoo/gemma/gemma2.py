@@ -6,14 +6,23 @@ the scores of attention and the logits are capped.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
-from vcore.layers import AttentionBlock, CausalLM, DecoderLayer, GatedMLP, NormStyle, RotaryEmbedding, WeightMap
-from vcore_model_zoo.gemma.config import SLIDING, activation, complete, layer_types
+from vcore.layers import (
+    SLIDING,
+    AttentionBlock,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    Heads,
+    NormStyle,
+    RotaryEmbedding,
+    WeightMap,
+)
+from vcore_model_zoo.gemma.config import activation, alternating_types, complete, embedding_scale
 
 __all__ = ["Gemma2ForCausalLM"]
 
@@ -57,8 +66,9 @@ class Gemma2ForCausalLM(CausalLM):
         """
         config = self.complete_config(context.config)
         context = replace(context, config=config)
+        heads = Heads.from_config(config)
         norms = NormStyle(eps=config.rms_norm_eps, after=True, unit_offset=True)
-        types = layer_types(config, period=2)
+        types = alternating_types(config, period=2)
 
         def make_layer(layer_index: int) -> DecoderLayer:
             return DecoderLayer(
@@ -66,9 +76,9 @@ class Gemma2ForCausalLM(CausalLM):
                     context,
                     layer_index,
                     hidden_size=config.hidden_size,
-                    num_heads=config.num_attention_heads,
-                    num_kv_heads=config.num_key_value_heads,
-                    head_dim=config.head_dim,
+                    num_heads=heads.num_heads,
+                    num_kv_heads=heads.num_kv_heads,
+                    head_dim=heads.head_dim,
                     norms=norms,
                     qkv_bias=config.get("attention_bias", False),
                     o_bias=config.get("attention_bias", False),
@@ -89,7 +99,7 @@ class Gemma2ForCausalLM(CausalLM):
             context,
             make_layer=make_layer,
             norms=norms,
-            rotary=RotaryEmbedding(context, config.head_dim),
-            embedding_scale=math.sqrt(config.hidden_size),
+            rotary=RotaryEmbedding(context, heads.head_dim),
+            embedding_scale=embedding_scale(config),
             logits_soft_cap=config.final_logit_softcapping,
         )

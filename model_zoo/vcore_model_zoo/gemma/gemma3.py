@@ -6,7 +6,6 @@ queries and keys are normalised; the norms are Gemma 2's.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,16 +16,19 @@ from vcore.interfaces.attention import AttentionContext
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
 from vcore.layers import (
+    FULL,
+    SLIDING,
     AttentionBlock,
     CausalLM,
     DecoderLayer,
     GatedMLP,
+    Heads,
     NormStyle,
     RotaryEmbedding,
     Rotation,
     WeightMap,
 )
-from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, complete, layer_types, split_rope
+from vcore_model_zoo.gemma.config import activation, alternating_types, complete, embedding_scale, split_rope
 
 __all__ = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"]
 
@@ -75,17 +77,18 @@ class Gemma3ForCausalLM(CausalLM):
         """
         config = self.complete_config(context.config)
         context = replace(context, config=config)
+        heads = Heads.from_config(config)
         norms = NormStyle(eps=config.rms_norm_eps, after=True, unit_offset=True)
-        types = layer_types(config, period=6)
+        types = alternating_types(config, period=6)
 
         def make_layer(layer_index: int) -> nn.Module:
             attention = AttentionBlock(
                 context,
                 layer_index,
                 hidden_size=config.hidden_size,
-                num_heads=config.num_attention_heads,
-                num_kv_heads=config.num_key_value_heads,
-                head_dim=config.head_dim,
+                num_heads=heads.num_heads,
+                num_kv_heads=heads.num_kv_heads,
+                head_dim=heads.head_dim,
                 norms=norms,
                 qkv_bias=config.get("attention_bias", False),
                 o_bias=config.get("attention_bias", False),
@@ -106,8 +109,8 @@ class Gemma3ForCausalLM(CausalLM):
             context,
             make_layer=make_layer,
             norms=norms,
-            rotary=RotaryByLayerType(context, config.head_dim),
-            embedding_scale=math.sqrt(config.hidden_size),
+            rotary=RotaryByLayerType(context, heads.head_dim),
+            embedding_scale=embedding_scale(config),
             logits_soft_cap=config.final_logit_softcapping,
         )
 

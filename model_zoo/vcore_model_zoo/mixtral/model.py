@@ -15,6 +15,7 @@ from vcore.layers import (
     RotaryEmbedding,
     TopKSoftmaxRouting,
     WeightMap,
+    check_sizes,
 )
 
 __all__ = ["MixtralForCausalLM"]
@@ -45,6 +46,7 @@ class MixtralForCausalLM(CausalLM):
         config = context.config
         norms = NormStyle(eps=config.rms_norm_eps)
         heads = Heads.from_config(config)
+        check_sizes(config, num_local_experts=config.num_local_experts, num_experts_per_tok=config.num_experts_per_tok)
 
         def make_layer(layer_index: int) -> DecoderLayer:
             return DecoderLayer(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
-from vcore.layers import check_sizes
+from vcore.layers import FULL, SLIDING, layer_types
 
 __all__ = ["sliding_windows"]
-
-_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 def sliding_windows(config: HFConfig) -> Sequence[int | None]:
@@ -22,14 +19,7 @@ def sliding_windows(config: HFConfig) -> Sequence[int | None]:
     Raises:
         UnsupportedModelError: ``layer_types`` has other types, or not as many as there are layers.
     """
-    num_layers: int = config.num_hidden_layers
-    check_sizes(config, num_hidden_layers=num_layers)
     window = config.get("sliding_window", 4096) if config.get("use_sliding_window", False) else None
     first = config.get("max_window_layers", 28)
-    types = config.get("layer_types") or [_SLIDING if index >= first else _FULL for index in range(num_layers)]
-    if not isinstance(types, list) or len(types) != num_layers or not all(one in (_FULL, _SLIDING) for one in types):
-        raise UnsupportedModelError(
-            f"{config.origin}: found layer_types={types!r:.200}, expected {_FULL!r} or {_SLIDING!r} for each of its "
-            f"{num_layers} layers. Fetch the file again, or correct it."
-        )
-    return [window if layer_type == _SLIDING else None for layer_type in types]
+    types = layer_types(config, lambda layer_index: SLIDING if layer_index >= first else FULL)
+    return [window if layer_type == SLIDING else None for layer_type in types]

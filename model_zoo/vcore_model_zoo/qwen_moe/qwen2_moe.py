@@ -19,9 +19,10 @@ from vcore.layers import (
     RotaryEmbedding,
     SoftmaxRouting,
     WeightMap,
+    check_sizes,
 )
 from vcore_model_zoo.qwen.windows import sliding_windows
-from vcore_model_zoo.qwen_moe.sparse_layers import is_sparse, num_experts
+from vcore_model_zoo.qwen_moe.sparse_layers import check_experts, is_sparse
 
 __all__ = ["Qwen2MoeForCausalLM"]
 
@@ -53,6 +54,8 @@ class Qwen2MoeForCausalLM(CausalLM):
         norms = NormStyle(eps=config.rms_norm_eps)
         heads = Heads.from_config(config)
         windows = sliding_windows(config)
+        num_experts = check_experts(config)
+        check_sizes(config, shared_expert_intermediate_size=config.shared_expert_intermediate_size)
         activation = config.get("hidden_act", "silu")
 
         def make_attention(layer_index: int) -> AttentionBlock:
@@ -80,7 +83,7 @@ class Qwen2MoeForCausalLM(CausalLM):
             return MoEBlock(
                 context,
                 hidden_size=config.hidden_size,
-                num_experts=num_experts(config),
+                num_experts=num_experts,
                 intermediate_size=config.moe_intermediate_size,
                 routing=SoftmaxRouting(config.num_experts_per_tok, renormalize=config.get("norm_topk_prob", False)),
                 norms=norms,

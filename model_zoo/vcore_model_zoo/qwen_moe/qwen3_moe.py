@@ -20,7 +20,7 @@ from vcore.layers import (
     SoftmaxRouting,
     WeightMap,
 )
-from vcore_model_zoo.qwen_moe.sparse_layers import is_sparse, num_experts
+from vcore_model_zoo.qwen_moe.sparse_layers import check_experts, is_sparse
 
 __all__ = ["Qwen3MoeForCausalLM"]
 
@@ -47,6 +47,7 @@ class Qwen3MoeForCausalLM(CausalLM):
         config = context.config
         norms = NormStyle(eps=config.rms_norm_eps)
         heads = Heads.from_config(config)
+        num_experts = check_experts(config)
         activation = config.get("hidden_act", "silu")
 
         def make_attention(layer_index: int) -> AttentionBlock:
@@ -76,7 +77,7 @@ class Qwen3MoeForCausalLM(CausalLM):
             return MoEBlock(
                 context,
                 hidden_size=config.hidden_size,
-                num_experts=num_experts(config),
+                num_experts=num_experts,
                 intermediate_size=config.moe_intermediate_size,
                 routing=SoftmaxRouting(config.num_experts_per_tok, renormalize=config.get("norm_topk_prob", False)),
                 norms=norms,

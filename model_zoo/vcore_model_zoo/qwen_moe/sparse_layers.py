@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vcore.interfaces.hf_config import HFConfig
+from vcore.layers import check_sizes
 
-__all__ = ["is_sparse", "num_experts"]
+__all__ = ["check_experts", "is_sparse"]
 
 
 def is_sparse(config: HFConfig, layer_index: int) -> bool:
@@ -14,10 +15,14 @@ def is_sparse(config: HFConfig, layer_index: int) -> bool:
     return (layer_index + 1) % (config.get("decoder_sparse_step") or 1) == 0
 
 
-def num_experts(config: HFConfig) -> int:
+def check_experts(config: HFConfig) -> int:
     """Routed experts of a layer: ``num_experts``, which later versions of transformers save as ``num_local_experts``.
 
     Raises:
-        UnsupportedModelError: neither is there.
+        UnsupportedModelError: neither is there, or what the config says of experts is no whole number above zero.
     """
-    return int(config.get("num_local_experts") or config.num_experts)
+    key = "num_experts" if config.get("num_local_experts") is None else "num_local_experts"
+    number = getattr(config, key)
+    wanted = {name: getattr(config, name) for name in ("num_experts_per_tok", "moe_intermediate_size")}
+    check_sizes(config, **wanted, **{key: number})
+    return int(number)

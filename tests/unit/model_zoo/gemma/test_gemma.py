@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from vcore_backends.torch_sdpa.backend import TorchSDPABackend
-from vcore_model_zoo.gemma.config import FULL, SLIDING, activation, layer_types
+from vcore_model_zoo.gemma.config import activation, alternating_types
 from vcore_model_zoo.gemma.gemma1 import GemmaForCausalLM
 from vcore_model_zoo.gemma.gemma2 import Gemma2ForCausalLM
 from vcore_model_zoo.gemma.gemma3 import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
@@ -19,6 +19,7 @@ from vcore.cli.main import run
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import CheckpointReader
+from vcore.layers import FULL, SLIDING
 from vcore.testing import ModelDriver
 
 SIZES: dict[str, Any] = {
@@ -97,7 +98,7 @@ def test_layer_types_come_before_the_pattern():
 def test_layer_types_that_do_not_fit_are_named(stated: list[str]):
     config = HFConfig({"num_hidden_layers": 2, "layer_types": stated})
     with pytest.raises(UnsupportedModelError, match=r"found layer_types=.*expected .* each of its 2 layers"):
-        layer_types(config, period=2)
+        alternating_types(config, period=2)
 
 
 @pytest.mark.parametrize("model", ALL)
@@ -129,6 +130,17 @@ def test_both_ways_to_write_two_rotary_bases_mean_the_same():
     expected = logits(Gemma3ForCausalLM, SIZES | since)
     torch.testing.assert_close(logits(Gemma3ForCausalLM, SIZES | before), expected, rtol=0, atol=0)
     assert (logits(Gemma3ForCausalLM, SIZES) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "linear", "factor": 4.0}, {FULL: 3}, {"chunked_attention": {}}], ids=str
+)
+def test_rotary_parameters_that_are_of_neither_type_are_refused(rope: dict[str, Any]):
+    """Rather than left out."""
+    with pytest.raises(
+        UnsupportedModelError, match=r"found rope_parameters=.*'full_attention' and 'sliding_attention'"
+    ):
+        build(Gemma3ForCausalLM, SIZES | {"rope_parameters": rope})
 
 
 def test_without_rotary_parameters_they_are_a_million_and_ten_thousand():
