@@ -8,10 +8,11 @@ from vcore.layers.causal_lm import CausalLM, DecoderLayer
 from vcore.layers.config_checks import check_sizes
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.heads import Heads
+from vcore.layers.layer_norm import LayerNorm
 from vcore.layers.layer_types import FULL, SLIDING, layer_types
 from vcore.layers.linear import ColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear
 from vcore.layers.mla import MLAAttention
-from vcore.layers.mlp import GatedMLP
+from vcore.layers.mlp import MLP, GatedMLP
 from vcore.layers.moe import FusedMoE, MoEBlock, SharedExperts
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import RotaryEmbedding, Rotation
@@ -27,6 +28,7 @@ from vcore.layers.weights import PartitionedModule, WeightMap, WeightPart, load_
 
 __all__ = [
     "FULL",
+    "MLP",
     "SLIDING",
     "Attention",
     "AttentionBlock",
@@ -40,6 +42,7 @@ __all__ = [
     "Heads",
     "HeadsRMSNorm",
     "LMHead",
+    "LayerNorm",
     "MLAAttention",
     "MoEBlock",
     "NormStyle",

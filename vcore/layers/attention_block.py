@@ -10,6 +10,7 @@ from vcore.interfaces.attention import AttentionContext, LayerSpec
 from vcore.interfaces.model import BuildContext
 from vcore.layers.attention import Attention
 from vcore.layers.config_checks import check_head_groups, check_sizes
+from vcore.layers.layer_norm import LayerNorm
 from vcore.layers.linear import QKVParallelLinear, RowParallelLinear
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import Rotation
@@ -51,7 +52,7 @@ class AttentionBlock(ResidualBlock):
         qkv_bias: whether the QKV projections have a bias.
         o_bias: whether the output projection has one.
         qk_norm: whether queries and keys are normalised before they are turned: each head for itself, or all
-            heads of a token together.
+            heads of a token together, which is an RMS norm always.
         scale: of the scores; None means ``head_dim ** -0.5``.
         sliding_window: see `LayerSpec`.
         soft_cap: see `LayerSpec`.
@@ -68,8 +69,8 @@ class AttentionBlock(ResidualBlock):
         super().__init__(context, hidden_size, norms)
         self.qkv_proj = QKVParallelLinear(context, hidden_size, num_heads, num_kv_heads, head_dim, qkv_bias)
         self.o_proj = RowParallelLinear(context, num_heads * head_dim, hidden_size, o_bias)
-        self.q_norm: RMSNorm | HeadsRMSNorm | None = None
-        self.k_norm: RMSNorm | HeadsRMSNorm | None = None
+        self.q_norm: RMSNorm | LayerNorm | HeadsRMSNorm | None = None
+        self.k_norm: RMSNorm | LayerNorm | HeadsRMSNorm | None = None
         if qk_norm == "head":
             self.q_norm, self.k_norm = norms.build(context, head_dim), norms.build(context, head_dim)
         elif qk_norm == "all_heads":

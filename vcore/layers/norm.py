@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from vcore.interfaces.model import BuildContext
+from vcore.layers.layer_norm import LayerNorm
 from vcore.layers.parallel import require_collective
 from vcore.layers.weights import PartitionedModule, WeightPart, parameter
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
@@ -27,9 +29,15 @@ class NormStyle:
     """A norm on what the sublayer gives, before it is added to the residual stream."""
     unit_offset: bool = False
     """Norms multiply by one plus their weight, in float32, as Gemma's do."""
+    kind: Literal["rms", "layer"] = "rms"
+    """By the root mean square, or by mean and variance: `RMSNorm` or `LayerNorm`."""
+    bias: bool = True
+    """Whether layer norms add one; RMS norms never do."""
 
-    def build(self, context: BuildContext, size: int) -> RMSNorm:
+    def build(self, context: BuildContext, size: int) -> RMSNorm | LayerNorm:
         """A norm of this style over `size` features."""
+        if self.kind == "layer":
+            return LayerNorm(context, size, self.eps, bias=self.bias, unit_offset=self.unit_offset)
         return RMSNorm(context, size, self.eps, unit_offset=self.unit_offset)
 
 

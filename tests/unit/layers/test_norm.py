@@ -9,7 +9,7 @@ import torch
 
 from vcore.errors import ConfigError
 from vcore.interfaces.model import BuildContext
-from vcore.layers import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm, WeightMap, load_weights
+from vcore.layers import HeadsRMSNorm, LayerNorm, NormStyle, ResidualBlock, RMSNorm, WeightMap, load_weights
 from vcore.testing import MemoryCheckpoint, ThreadCollective
 
 EPS = 1e-3
@@ -80,3 +80,33 @@ def test_a_block_has_the_norms_of_its_style(
     torch.testing.assert_close(entered, _formula(stream, weights["norm.weight"]) if before else stream)
     left = block.leave(x)
     torch.testing.assert_close(left, _formula(x, weights["post_norm.weight"]) if after else x)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("unit_offset", [False, True])
+def test_a_layer_norm_follows_its_formula(build_context: Callable[..., BuildContext], bias: bool, unit_offset: bool):
+    norm = NormStyle(eps=EPS, kind="layer", bias=bias, unit_offset=unit_offset).build(build_context(), 6)
+    assert isinstance(norm, LayerNorm)
+    weights = {name: torch.randn(6) for name, _ in norm.named_parameters()}
+    assert set(weights) == ({"weight", "bias"} if bias else {"weight"})
+    load_weights(norm, MemoryCheckpoint(weights), WeightMap())
+    x, residual = torch.randn(3, 6), torch.randn(3, 6)
+
+    def formula(x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred * (centred.square().mean(-1, keepdim=True) + EPS).rsqrt()
+        return scaled * (weights["weight"] + (1 if unit_offset else 0)) + weights.get("bias", 0)
+
+    torch.testing.assert_close(norm.normalize(x), formula(x))
+    normed, stream = norm(x, residual)
+    torch.testing.assert_close(stream, x + residual)
+    torch.testing.assert_close(normed, formula(x + residual))
+    normed, stream = norm(x)
+    torch.testing.assert_close((normed, stream), (formula(x), x))
+
+
+def test_a_layer_norm_of_one_plus_its_weight_keeps_the_sum_in_float32(build_context: Callable[..., BuildContext]):
+    norm = LayerNorm(build_context(dtype=torch.bfloat16), 4, EPS, unit_offset=True)
+    load_weights(norm, MemoryCheckpoint({"weight": torch.full((4,), 0.001), "bias": torch.zeros(4)}), WeightMap())
+    torch.testing.assert_close(norm.weight, torch.full((4,), 1.001))
+    assert norm.normalize(torch.randn(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
