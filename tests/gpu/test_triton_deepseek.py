@@ -94,8 +94,8 @@ def test_first_tokens_are_as_likely_as_with_another_backend(model: Path) -> None
                 assert found == pytest.approx(wanted, abs=0.05)
 
 
-def test_it_is_chosen_by_itself(model: Path) -> None:
-    with engine(model, "auto") as llm:
+def test_latent_layers_are_its_own_where_it_is_named(model: Path) -> None:
+    with engine(model, "triton_mla") as llm:
         chosen = [layer for layer in _modules(llm) if type(layer).__name__ == "LatentAttention"]
         assert {type(layer._kernel).__name__ for layer in chosen} == {"TritonMLALayer"}
 
