@@ -24,6 +24,8 @@ __all__ = ["PartitionedModule", "WeightMap", "WeightPart", "load_weights", "pack
 
 _MAX_NAMED = 8
 """How many tensors an error names of each kind."""
+_WHOLE_NUMBERS = frozenset({"bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"})
+"""How `TensorInfo.dtype` calls what cannot be weights as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +142,22 @@ def packed(weight: nn.Parameter) -> nn.Parameter:
 def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
     """Fill every parameter of `model` from `checkpoint`.
 
-    Names and shapes are compared before anything is read. A parameter that two layers share (tied
-    embeddings) is read once, under the name where it is registered first; its other names may be
-    in the checkpoint or not. Synthetic checkpoints answer for any name, so nothing is compared. Layers
-    may change the layout of their weights afterwards, so a model is loaded once.
+    Names, shapes and kinds of numbers are compared before anything is read. A parameter that two layers
+    share (tied embeddings) is read under the name where it is registered first; its other names may be
+    in the checkpoint or not, and if they are, must hold the same. Synthetic checkpoints answer for any name,
+    so nothing is compared. Layers may change the layout of their weights afterwards, so a model is loaded once.
 
     Raises:
-        WeightsError: tensors are missing, surplus or of the wrong shape (the message names them), or the
-            model has been loaded already.
+        WeightsError: tensors are missing, surplus, of the wrong shape or whole numbers (the message names
+            them), a tied one differs from what it is tied to, or the model has been loaded already.
     """
     if any(weight.is_mkldnn for weight in model.parameters()):
         raise WeightsError("this model's weights are loaded and packed already. Build the model again to reload it.")
     targets = list(_targets(model, weight_map))
+    tied: Sequence[_Target] = ()
     if not checkpoint.synthetic:
-        _compare(targets, _tied_names(model, weight_map), checkpoint, weight_map)
+        tied = _tied_and_stored(model, targets, checkpoint, weight_map)
+        _compare([*targets, *tied], checkpoint, weight_map)
     for target in targets:
         tensor = checkpoint.read(target.name, target.part.shape, target.part.source)
         if tensor.shape != target.destination.shape:
@@ -162,6 +166,8 @@ def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: Wei
                 f"{list(target.destination.shape)}. The fault is in the weight loader."
             )
         target.destination.copy_(tensor)
+    for target in tied:
+        _check_tied(target, checkpoint)
     for module in model.modules():
         if isinstance(module, PartitionedModule):
             module.weights_loaded()
@@ -179,26 +185,55 @@ def _targets(model: nn.Module, weight_map: WeightMap) -> Iterator[_Target]:
             yield _Target(part_name, part, tensor[part.target] if part.target else tensor)
 
 
-def _tied_names(model: nn.Module, weight_map: WeightMap) -> set[str]:
-    """Checkpoint names of parameters that are registered under another name already."""
-    first = {name for name, _ in model.named_parameters()}
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {weight_map.checkpoint_parts(name, [WeightPart(())])[0][0] for name in every - first}
+def _tied_and_stored(
+    model: nn.Module, targets: Sequence[_Target], checkpoint: CheckpointReader, weight_map: WeightMap
+) -> list[_Target]:
+    """Tensors of the checkpoint for parameters that are registered under another name already."""
+    stored = checkpoint.tensors()
+    first = {id(tensor): name for name, tensor in model.named_parameters()}
+    by_name = {target.name: target for target in targets}
+    found = []
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        if name != first[id(tensor)]:
+            names = (name, first[id(tensor)])
+            alias, original = (weight_map.checkpoint_parts(one, [WeightPart(())])[0][0] for one in names)
+            if alias in stored:
+                found.append(replace(by_name[original], name=alias))
+    return found
 
 
-def _compare(targets: Sequence[_Target], tied: set[str], checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
+def _check_tied(target: _Target, checkpoint: CheckpointReader) -> None:
+    """Hold a stored tensor to the parameter that has been loaded in its place: leaving it out must lose nothing."""
+    tensor = checkpoint.read(target.name, target.part.shape, target.part.source)
+    if tensor.is_meta or torch.equal(tensor.to(target.destination.dtype), target.destination.cpu()):
+        return
+    raise WeightsError(
+        f"the model's config ties {target.name!r} to another tensor, but the checkpoint has one of its own for it, "
+        f'which differs. Write "tie_word_embeddings": false in config.json to use it, or remove it from the checkpoint.'
+    )
+
+
+def _compare(targets: Sequence[_Target], checkpoint: CheckpointReader, weight_map: WeightMap) -> None:
     stored = checkpoint.tensors()
     wanted = {target.name: target.part.shape for target in targets}
     missing = [name for name in wanted if name not in stored]
-    surplus = [name for name in stored if name not in wanted and name not in tied and not weight_map.ignores(name)]
+    surplus = [name for name in stored if name not in wanted and not weight_map.ignores(name)]
     misshapen = [
         f"{name} (model {list(shape)}, checkpoint {list(stored[name].shape)})"
         for name, shape in wanted.items()
         if name in stored and tuple(stored[name].shape) != shape
     ]
+    whole = [
+        f"{name} ({stored[name].dtype})" for name in wanted if name in stored and stored[name].dtype in _WHOLE_NUMBERS
+    ]
     found = [
         f"{len(names)} {kind}: {_enumerate(names)}"
-        for kind, names in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
+        for kind, names in (
+            ("missing", missing),
+            ("surplus", surplus),
+            ("of another shape", misshapen),
+            ("of whole numbers, which need a scale to be weights", whole),
+        )
         if names
     ]
     if found:

@@ -44,6 +44,10 @@ def _from_index(index: Path) -> list[Path]:
             f"{index} is damaged: expected a JSON object with a weight_map ({type(error).__name__}: {error}). "
             "Fetch it again."
         ) from error
+    if not all(isinstance(name, str) for name in names):
+        raise WeightsError(
+            f"{index} is damaged: expected names of files in weight_map, found {names!r:.80}. Fetch it again."
+        )
     files = [index.parent / name for name in names]
     outside = [name for name in names if Path(name).name != name]
     if outside:

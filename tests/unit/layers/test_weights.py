@@ -64,9 +64,26 @@ def test_weights_are_converted_to_the_models_dtype(build_context: Callable[..., 
 
 def test_a_tied_head_and_ignored_buffers_may_be_stored(build_context: Callable[..., BuildContext]):
     model, tensors = TinyModel(build_context()), _tensors()
-    extra = {"lm_head.weight": torch.randn(5, 4), "rotary_emb.inv_freq": torch.randn(2)}
+    extra = {"lm_head.weight": tensors["embed_tokens.weight"].clone(), "rotary_emb.inv_freq": torch.randn(2)}
     load_weights(model, MemoryCheckpoint(tensors | extra), WEIGHT_MAP)
     assert torch.equal(model.lm_head.weight, tensors["embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 4)])
+def test_a_tied_head_that_differs_is_refused(build_context: Callable[..., BuildContext], shape: tuple[int, int]):
+    """It was trained or resized: leaving it out would give other logits in silence."""
+    checkpoint = MemoryCheckpoint(_tensors() | {"lm_head.weight": torch.randn(shape)})
+    with pytest.raises(WeightsError, match=r"lm_head\.weight.*(which differs|checkpoint \[4, 4\])"):
+        load_weights(TinyModel(build_context()), checkpoint, WEIGHT_MAP)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_whole_numbers_are_no_weights(build_context: Callable[..., BuildContext], dtype: torch.dtype):
+    """Quantised without a word about it in the config: their scales are not there."""
+    tensors = _tensors()
+    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"].to(dtype)
+    with pytest.raises(WeightsError, match=r"1 of whole numbers.*: embed_tokens\.weight \("):
+        load_weights(TinyModel(build_context()), MemoryCheckpoint(tensors), WEIGHT_MAP)
 
 
 def test_an_untied_head_must_be_stored(build_context: Callable[..., BuildContext]):
@@ -149,8 +166,8 @@ def test_a_model_is_loaded_once(build_context: Callable[..., BuildContext]):
 @pytest.mark.parametrize("tied", [False, True])
 def test_packed_layers_compute_what_plain_ones_do(build_context: Callable[..., BuildContext], tied: bool):
     model = TinyModel(build_context(), tied)
-    head = torch.randn(5, 4)
-    load_weights(model, MemoryCheckpoint(_tensors() | {"lm_head.weight": head}), WEIGHT_MAP)
+    tensors, head = _tensors(), torch.randn(5, 4)
+    load_weights(model, MemoryCheckpoint(tensors if tied else tensors | {"lm_head.weight": head}), WEIGHT_MAP)
     assert model.mlp.gate_up_proj.weight.is_mkldnn
     x = torch.randn(3, 4)
     joined, bias = model.mlp.gate_up_proj.weight.to_dense(), model.mlp.gate_up_proj.bias

@@ -147,7 +147,10 @@ class TestWrongFiles:
         with pytest.raises(WeightsError, match=r"a\.safetensors, b\.safetensors"):
             loader(path).open()
 
-    @pytest.mark.parametrize("text", ["{}", "[]", "oops", '{"weight_map": 3}'])
+    @pytest.mark.parametrize(
+        "text",
+        ["{}", "[]", "oops", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": [], "b": "c"}}'],
+    )
     def test_a_damaged_index(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "model.safetensors.index.json").write_text(text, encoding="utf-8")
         with pytest.raises(WeightsError, match=r"index\.json is damaged"):
