@@ -87,3 +87,7 @@ class CheckedAttention(AttentionBackend):
     def plan(self, metadata: AttentionMetadata) -> object:
         """The backend's plan."""
         return self._backend.plan(metadata)
+
+    def uses_shared_prefix(self, num_decodes: int, num_shared_blocks: int) -> bool:
+        """The backend's answer."""
+        return self._backend.uses_shared_prefix(num_decodes, num_shared_blocks)

@@ -144,6 +144,11 @@ class AttentionMetadata:
     sliding_window: int | None = None
     """`LayerSpec.sliding_window` of every layer of the group. Entries of `block_table` for blocks that lie wholly
     behind the window of a row's first query are 0."""
+    num_shared_blocks: torch.Tensor | None = None
+    """int32 [1]: how many leading columns of `block_table` hold the same blocks for all decode rows whose context is
+    longer than those blocks. There may be others, such as rows that pad a captured batch: they share nothing. None
+    unless `AttentionBackend.uses_shared_prefix` says yes, and for a group with a window. In a captured step it changes
+    from replay to replay."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -257,6 +262,18 @@ class AttentionBackend(ABC):
 
         It must not outlive the step.
         """
+
+    def uses_shared_prefix(self, num_decodes: int, num_shared_blocks: int) -> bool:
+        """Whether `plan` wants `AttentionMetadata.num_shared_blocks` in a step.
+
+        Asked in each step whose decode rows begin with the same blocks; where steps are captured, those for which
+        the answer is yes are captured apart from the others.
+
+        Args:
+            num_decodes: decode rows of the step, more than one.
+            num_shared_blocks: cache blocks that they have in common, at least one.
+        """
+        return False
 
     @classmethod
     def unsupported_reasons(cls, context: AttentionBackendContext, layers: Sequence[LayerSpec]) -> Sequence[str]:

@@ -1,4 +1,7 @@
-"""The triton_paged backend: a step's decode rows go to one kernel pair, its longer rows to another kernel."""
+"""The triton_paged backend: a step's decode rows go to one kernel pair, its longer rows to another kernel.
+
+A prefix that decode rows share may be attended before by a kernel of its own: see `shared_prefix`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from vcore.interfaces.attention import (
 )
 from vcore_backends.triton_paged.configs import decode_config, prefill_config
 from vcore_backends.triton_paged.decode import decode_attention
+from vcore_backends.triton_paged.options import TritonPagedOptions
 from vcore_backends.triton_paged.prefill import prefill_attention
+from vcore_backends.triton_paged.shared_prefix import SharedPrefix, attend_shared_prefix
 from vcore_backends.triton_paged.workspace import Workspace
 
 __all__ = ["TritonPagedBackend", "TritonPagedLayer", "TritonPagedPlan"]
@@ -38,6 +43,8 @@ class TritonPagedPlan:
     decode_seq_lens: torch.Tensor
     """int32 [num_decodes]."""
     num_prefill_tokens: int
+    num_shared_blocks: torch.Tensor | None = None
+    """int32 [1]: `AttentionMetadata.num_shared_blocks`, if the backend is to make use of it."""
 
 
 class TritonPagedLayer(AttentionLayer):
@@ -70,6 +77,8 @@ class TritonPagedLayer(AttentionLayer):
 
     def _decode(self, q: torch.Tensor, layer_cache: torch.Tensor, plan: TritonPagedPlan, out: torch.Tensor) -> None:
         spec, num_decodes = self._spec, plan.metadata.num_decodes
+        config = decode_config(itemsize=q.dtype.itemsize, head_dim=spec.head_dim, num_requests=num_decodes)
+        shared = self._attend_shared_prefix(q, layer_cache, plan, config.block_n)
         decode_attention(
             q[:num_decodes],
             layer_cache,
@@ -81,9 +90,31 @@ class TritonPagedLayer(AttentionLayer):
             scale=spec.scale,
             sliding_window=spec.sliding_window,
             soft_cap=spec.soft_cap,
-            config=decode_config(itemsize=q.dtype.itemsize, head_dim=spec.head_dim, num_requests=num_decodes),
+            config=config,
             num_sms=self._num_sms,
-            early=self._early and num_decodes <= _MOST_EARLY_ROWS,
+            # Nothing starts before the kernel of a shared prefix, which does not say when it may.
+            early=self._early and num_decodes <= _MOST_EARLY_ROWS and shared is None,
+            shared=shared,
+        )
+
+    def _attend_shared_prefix(
+        self, q: torch.Tensor, layer_cache: torch.Tensor, plan: TritonPagedPlan, decode_block_n: int
+    ) -> SharedPrefix | None:
+        spec = self._spec
+        if plan.num_shared_blocks is None or spec.sliding_window is not None:
+            return None
+        return attend_shared_prefix(
+            q[: plan.metadata.num_decodes],
+            layer_cache,
+            plan.decode_block_table,
+            plan.decode_seq_lens,
+            plan.num_shared_blocks,
+            self._workspace.shared,
+            self._workspace.shared_lse,
+            scale=spec.scale,
+            soft_cap=spec.soft_cap,
+            decode_block_n=decode_block_n,
+            num_sms=self._num_sms,
         )
 
     def _prefill(self, q: torch.Tensor, layer_cache: torch.Tensor, plan: TritonPagedPlan, out: torch.Tensor) -> None:
@@ -112,7 +143,8 @@ class TritonPagedLayer(AttentionLayer):
 class TritonPagedBackend(AttentionBackend):
     """vcore's own Triton kernels on CUDA devices and, for tests, under the Triton interpreter on CPU."""
 
-    def __init__(self, *, options: None, context: AttentionBackendContext) -> None:
+    def __init__(self, *, options: TritonPagedOptions | None, context: AttentionBackendContext) -> None:
+        self._options = options or TritonPagedOptions()
         self._context = context
         self._layers: dict[LayerSpec, TritonPagedLayer] = {}
         self._workspaces: dict[tuple[int, int, int], Workspace] = {}
@@ -141,8 +173,14 @@ class TritonPagedBackend(AttentionBackend):
                 device=self._context.device,
                 max_num_seqs=self._context.max_num_seqs,
                 num_sms=self._num_sms,
+                shared_prefix=self._options.shared_prefix,
             )
         return self._workspaces[shape]
+
+    def uses_shared_prefix(self, num_decodes: int, num_shared_blocks: int) -> bool:
+        """If the option says so, for several rows and as many blocks as the other one asks for."""
+        options = self._options
+        return options.shared_prefix and num_decodes > 1 and num_shared_blocks >= options.min_shared_blocks
 
     def plan(self, metadata: AttentionMetadata) -> TritonPagedPlan:
         """Views of `metadata`: a captured plan stays right as long as the tensors behind it are refilled in place.
@@ -164,6 +202,7 @@ class TritonPagedBackend(AttentionBackend):
             decode_seq_lens=metadata.seq_lens[:num_decodes],
             # Each decode row is one token.
             num_prefill_tokens=metadata.num_tokens - num_decodes,
+            num_shared_blocks=metadata.num_shared_blocks if self._options.shared_prefix and num_decodes > 1 else None,
         )
 
     @classmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["DecodeConfig", "PrefillConfig", "decode_config", "prefill_config"]
+__all__ = ["DecodeConfig", "PrefillConfig", "SharedConfig", "decode_config", "prefill_config", "shared_config"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,21 @@ class PrefillConfig:
     num_warps: int
     num_stages: int
     """Depth of the software pipeline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedConfig:
+    """How the kernel that attends a shared prefix is compiled and spread."""
+
+    block_m: int
+    """Queries a tile: query heads of a KV head, of one request after another."""
+    block_n: int
+    """Keys a tile."""
+    num_warps: int
+    num_stages: int
+    """Depth of the software pipeline."""
+    programs_per_sm: int
+    """Programs launched, over all KV heads and queries, for each multiprocessor: the prefix is split for that."""
 
 
 @cache
@@ -76,3 +91,10 @@ def prefill_config(*, itemsize: int, head_dim: int, block_size: int, max_query_l
         "max_query_len": max_query_len,
     }
     return PrefillConfig(**_first_fit("prefill", shape))
+
+
+@cache
+def shared_config(*, itemsize: int, head_dim: int, num_queries: int) -> SharedConfig:
+    """The configuration for a dtype of `itemsize` bytes, a head dimension, and that many queries of a KV head."""
+    shape = {"itemsize": itemsize, "head_dim": head_dim, "num_queries": num_queries}
+    return SharedConfig(**_first_fit("shared", shape))

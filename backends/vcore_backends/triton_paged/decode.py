@@ -14,6 +14,9 @@ of its weight (LSE, base 2), and `merge_kernel` merges them (FlashDecoding; Dao 
 partial of program p for request r lies in row ``p + r``: from one partial to the next along the
 line exactly one of the two grows by one, so rows are unique and a request's rows are adjacent.
 
+Where requests share a prefix, `shared_prefix` attends it once for all, their lines begin behind it, and they leave a
+partial result even if it lies within one share.
+
 All query heads that share a KV head form one tile, so that K and V are read once (GQA packing).
 """
 
@@ -26,7 +29,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from vcore_backends.triton_paged.configs import DecodeConfig
 from vcore_backends.triton_paged.merge import merge_kernel
-from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, line_of_tiles, row_class, soft_capped
+from vcore_backends.triton_paged.shared_prefix import SharedPrefix
+from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, line_of_tiles, row_class, shared_length, soft_capped
 
 __all__ = ["decode_attention", "partial_rows"]
 
@@ -45,6 +49,7 @@ def _decode_kernel(
     cache_ptr,
     block_table_ptr,
     seq_lens_ptr,
+    num_shared_blocks_ptr,
     scale_log2,
     num_requests,
     max_programs,
@@ -68,6 +73,7 @@ def _decode_kernel(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     NUM_STAGES: tl.constexpr,
+    SHARED_ALIGN: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     if EARLY:
@@ -76,7 +82,10 @@ def _decode_kernel(
     kv_head = tl.program_id(0)
     program = tl.program_id(1)
 
-    ends, total = line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW)
+    shared_len = 0
+    if SHARED_ALIGN > 0:
+        shared_len = shared_length(num_shared_blocks_ptr, BLOCK_SIZE, SHARED_ALIGN)
+    ends, total = line_of_tiles(seq_lens_ptr, num_requests, ROWS, BLOCK_N, WINDOW, shared_len, SHARED_ALIGN > 0)
     programs = tl.minimum(max_programs, total)
     if program >= programs:
         return
@@ -100,6 +109,9 @@ def _decode_kernel(
         if WINDOW > 0:
             first_key = tl.maximum(seq_len - WINDOW, 0)
             first_tile += first_key // BLOCK_N
+        if SHARED_ALIGN > 0:
+            num_skipped = tl.where(seq_len > shared_len, shared_len // BLOCK_N, 0)
+            first_tile += num_skipped
         last_tile = first_tile + segment_end - at
 
         q = tl.load(
@@ -142,7 +154,10 @@ def _decode_kernel(
             best = new_best
 
         result = acc / weight[:, None]
-        if segment_end - at == row_end - row_begin:
+        is_written = segment_end - at == row_end - row_begin
+        if SHARED_ALIGN > 0:
+            is_written = is_written & (num_skipped == 0)
+        if is_written:
             tl.store(
                 out_ptr + row * stride_out_token + (kv_head * GROUP + heads[:, None]) * stride_out_head + dims[None, :],
                 result.to(out_ptr.dtype.element_ty),
@@ -180,6 +195,7 @@ def decode_attention(
     config: DecodeConfig,
     num_sms: int,
     early: bool,
+    shared: SharedPrefix | None = None,
 ) -> None:
     """Attention of one query token a request over its paged context; writes `out`.
 
@@ -197,18 +213,22 @@ def decode_attention(
         config: tile sizes and the like.
         num_sms: multiprocessors of the device.
         early: start both kernels early (programmatic dependent launch; compute capability 9.0).
+        shared: what `attend_shared_prefix` has left of the prefix that requests share; None: every request reads
+            its own. Only without a window.
     """
     num_requests, num_heads, head_dim = q.shape
     block_size, num_kv_heads = layer_cache.shape[2], layer_cache.shape[3]
     programs = num_programs(config, num_kv_heads, num_sms)
     group = num_heads // num_kv_heads
-    shared = {
+    common = {
         "NUM_HEADS": num_heads,
         "HEAD_DIM": head_dim,
         "HEAD_DIM_PAD": triton.next_power_of_2(head_dim),
         "BLOCK_N": config.block_n,
         "ROWS": row_class(num_requests),
         "WINDOW": sliding_window or 0,
+        "BLOCK_SIZE": block_size,
+        "SHARED_ALIGN": 0 if shared is None else shared.align(config.block_n),
         "EARLY": early,
     }
     _decode_kernel[(num_kv_heads, programs)](
@@ -219,6 +239,7 @@ def decode_attention(
         layer_cache,
         block_table,
         seq_lens,
+        None if shared is None else shared.num_blocks,
         scale * LOG2_E,
         num_requests,
         programs,
@@ -233,24 +254,28 @@ def decode_attention(
         STRIDE_CACHE_HEAD=layer_cache.stride(3),
         GROUP=group,
         GROUP_PAD=max(MIN_DOT_ROWS, triton.next_power_of_2(group)),
-        BLOCK_SIZE=block_size,
         SOFT_CAP=soft_cap or 0.0,
         NUM_STAGES=config.num_stages,
         num_warps=config.num_warps,
         **({"launch_pdl": True} if early else {}),
-        **shared,
+        **common,
     )
     merge_kernel[(num_heads, num_requests)](
         out,
         partial,
         partial_lse,
+        None if shared is None else shared.partial,
+        None if shared is None else shared.partial_lse,
         seq_lens,
+        None if shared is None else shared.num_blocks,
         num_requests,
         programs,
+        0 if shared is None else shared.num_splits,
         out.stride(0),
         out.stride(1),
         BLOCK_P=config.merge_block,
+        SHARED_BLOCK_N=0 if shared is None else shared.config.block_n,
         num_warps=config.merge_warps,
         **({"launch_pdl": True} if early else {}),
-        **shared,
+        **common,
     )

@@ -17,6 +17,7 @@ def vcore_attention_backends() -> Sequence[AttentionBackendSpec]:
             name="triton_paged",
             load="vcore_backends.triton_paged.backend:TritonPagedBackend",
             api="1.0",
+            options="vcore_backends.triton_paged.options:TritonPagedOptions",
             summary="vcore's own Triton kernels: split-KV decode and ragged prefill over the paged cache",
             rank=30,
             requires=("triton>=3.6",),

@@ -17,7 +17,7 @@ import triton.language as tl
 from vcore_backends.triton_paged.configs import PrefillConfig
 from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, row_class, soft_capped
 
-__all__ = ["prefill_attention"]
+__all__ = ["attend", "prefill_attention"]
 
 
 @triton.jit
@@ -42,7 +42,7 @@ def _key_pointers(
 
 
 @triton.jit
-def _attend(
+def attend(
     acc,
     best,
     weight,
@@ -192,18 +192,18 @@ def _prefill_kernel(
         low = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N
         whole_low = tl.minimum(tl.cdiv(tl.maximum(last_position - WINDOW + 1, 0), BLOCK_N), high)
         whole_high = tl.maximum(whole_high, whole_low)
-        acc, best, weight = _attend(
+        acc, best, weight = attend(
             acc, best, weight, q, positions, row_ptrs, table_ptr, low, whole_low, seq_len, scale_log2,
             stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
             WINDOW, SOFT_CAP, True, NUM_STAGES,
         )  # fmt: skip
 
-    acc, best, weight = _attend(
+    acc, best, weight = attend(
         acc, best, weight, q, positions, row_ptrs, table_ptr, whole_low, whole_high, seq_len, scale_log2,
         stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
         WINDOW, SOFT_CAP, False, NUM_STAGES,
     )  # fmt: skip
-    acc, best, weight = _attend(
+    acc, best, weight = attend(
         acc, best, weight, q, positions, row_ptrs, table_ptr, whole_high, high, seq_len, scale_log2,
         stride_cache_block, STRIDE_CACHE_KV, STRIDE_CACHE_TOKEN, HEAD_DIM, HEAD_DIM_PAD, BLOCK_SIZE, BLOCK_N,
         WINDOW, SOFT_CAP, True, NUM_STAGES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2_E", "block_ids", "line_of_tiles", "row_class", "soft_capped"]
+__all__ = ["LOG2_E", "block_ids", "line_of_tiles", "row_class", "shared_length", "soft_capped"]
 
 LOG2_E = 1.4426950408889634
 """The kernels' exponentials are in base 2, which the hardware computes."""
@@ -27,14 +27,33 @@ def block_ids(table_ptr, tile, seq_len, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.co
 
 
 @triton.jit
-def line_of_tiles(seq_lens_ptr, num_requests, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr):
-    """Where each request's tiles end on the line, int32 [ROWS], and the line's length."""
+def line_of_tiles(
+    seq_lens_ptr,
+    num_requests,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr,
+    shared_len=0,
+    SHARED: tl.constexpr = False,
+):
+    """Where each request's tiles end on the line, int32 [ROWS], and the line's length.
+
+    With SHARED, a request that is longer than `shared_len`, a multiple of BLOCK_N, begins behind it.
+    """
     rows = tl.arange(0, ROWS)
     seq_lens = tl.load(seq_lens_ptr + rows, mask=rows < num_requests, other=0)
     num_tiles = tl.cdiv(seq_lens, BLOCK_N)
     if WINDOW > 0:
         num_tiles -= tl.maximum(seq_lens - WINDOW, 0) // BLOCK_N
+    if SHARED:
+        num_tiles -= tl.where(seq_lens > shared_len, shared_len // BLOCK_N, 0)
     return tl.cumsum(num_tiles, 0), tl.sum(num_tiles, 0)
+
+
+@triton.jit
+def shared_length(num_shared_blocks_ptr, BLOCK_SIZE: tl.constexpr, ALIGN: tl.constexpr):
+    """Tokens that are attended once for all requests which are longer: whole tiles of every kernel involved."""
+    return tl.load(num_shared_blocks_ptr) * BLOCK_SIZE // ALIGN * ALIGN
 
 
 @triton.jit
