@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from vcore_backends.torch_sdpa.backend import TorchSDPABackend
 
 from vcore.config import PluginsConfig
@@ -48,7 +50,7 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
     "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 20, "use_sliding_window": True},
     "qwen3_moe": EXPERTS | {"use_sliding_window": True},
     "deepseek_v2": LATENT | {"topk_method": "group_limited_greedy"},
-    "deepseek_v3": LATENT,
+    "deepseek_v3": LATENT | {"moe_layer_freq": 1, "num_nextn_predict_layers": 1},
 }
 """With what a case of each needs beside the tiny defaults."""
 SIZES = (
@@ -63,7 +65,7 @@ SIZES = (
 MUST_BE_REFUSED: dict[str, Sequence[Any]] = {
     **dict.fromkeys(SIZES, (0, -1, 7, 10**9, 2**40, "48", 3.5, True, [48], {})),
     "max_position_embeddings": (-1, 2**40, "64", 3.5, True),
-    "rms_norm_eps": ("small", [1], {}, True),
+    "rms_norm_eps": ("small", [1], {}, True, -1e-6, float("nan"), float("inf")),
     "hidden_act": ("spiral", "gelu", None, [], {}, 3),
     "rope_parameters": (
         *([1], "default", 3),
@@ -81,9 +83,20 @@ MUST_BE_REFUSED |= dict.fromkeys(
     ),
     (-1, 7, 2**40, "48", 3.5, True, [48], {}),
 )
+MUST_BE_REFUSED |= dict.fromkeys(
+    ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "routed_scaling_factor"),
+    (0, -1, "48", True, [48], {"a": 1}, float("nan"), float("inf")),
+)
+MUST_BE_REFUSED |= {
+    "decoder_sparse_step": (-1, "2", 1.5, [1], {"a": 1}),
+    "mlp_only_layers": (1, True, "1", {"a": 1}),
+    "moe_layer_freq": (-1, "2", 1.5, [1], {"a": 1}),
+    "first_k_dense_replace": (-1, "1", 1.5, [1], {"a": 1}),
+    "num_nextn_predict_layers": (-1, "1", 1.5, 2**40, {"a": 1}),
+}
 UNREAD = {
     "gemma2": {"hidden_act"},
-    "gemma3_text": {"hidden_act"},
+    "gemma3_text": {"hidden_act", "attn_logit_softcapping"},
     "qwen2_moe": {"intermediate_size"},
     "qwen3_moe": {"intermediate_size"},
     "deepseek_v2": {"num_key_value_heads", "head_dim"},
@@ -97,6 +110,20 @@ MAY_BE_REFUSED = (
     *("sliding_window", "layer_types", "use_sliding_window", "max_window_layers"),
     *("attention_bias", "mlp_bias", "tie_word_embeddings"),
     *("rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
+)
+OPTIONAL = (
+    *(
+        "attention_bias",
+        "hidden_act",
+        "hidden_activation",
+        "layer_types",
+        "mlp_bias",
+        "rms_norm_eps",
+        "rope_parameters",
+    ),
+    *("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "sliding_window"),
+    *("norm_topk_prob", "routed_scaling_factor", "decoder_sparse_step", "mlp_only_layers", "moe_layer_freq"),
+    *("rope_interleave", "topk_method"),
 )
 OTHER_WORDS = "does not fit|layer_types|rope scaling|rope_theta|partial_rotary_factor|activation|number of experts"
 
@@ -114,13 +141,23 @@ class TinyModel:
     checkpoint: TinyCheckpoint
     model: Any
 
-    def run(self, **changes: Any) -> None:
-        """Build, load and run it."""
-        config = HFConfig(self.checkpoint.config.to_dict() | changes)
+    def run(self, *, without: str | None = None, **changes: Any) -> torch.Tensor:
+        """Logits of a prompt, after building and loading it."""
+        values = self.checkpoint.config.to_dict() | changes
+        config = HFConfig({key: value for key, value in values.items() if key != without})
         check_values(config)
         tensors = MemoryCheckpoint(self.checkpoint.tensors)
         driver = ModelDriver(self.model, config, tensors, attention=TorchSDPABackend, max_model_len=64)
-        driver.step({"a": self.checkpoint.prompt(20)})
+        return driver.step({"a": self.checkpoint.prompt(20)})["a"]
+
+    def reference(self, without: str) -> torch.Tensor:
+        """The same by transformers."""
+        values = self.checkpoint.config.to_dict()
+        config = AutoConfig.for_model(**{key: value for key, value in values.items() if key != without})
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        model.load_state_dict(self.checkpoint.reference.state_dict())
+        with torch.inference_mode():
+            return model(torch.tensor([self.checkpoint.prompt(20)])).logits[0]
 
     def reads(self, key: str) -> bool:
         return key in self.checkpoint.config and key not in UNREAD.get(self.model_type, ())
@@ -157,6 +194,13 @@ def test_a_size_that_is_null_is_refused_by_name(tiny: TinyModel, key: str):
     if tiny.reads(key):
         with pytest.raises(UnsupportedModelError, match=f"{key}=None"):
             tiny.run(**{key: None})
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_what_is_left_out_means_what_it_means_to_transformers(tiny: TinyModel, key: str):
+    """Such as the base of rotary positions, or by how much the experts' weights are scaled."""
+    if key in tiny.checkpoint.config:
+        torch.testing.assert_close(tiny.run(without=key), tiny.reference(key), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("key", MAY_BE_REFUSED)

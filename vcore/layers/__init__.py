@@ -5,7 +5,7 @@ from __future__ import annotations
 from vcore.layers.attention import Attention, CachingLayer, collect_kv_cache_specs
 from vcore.layers.attention_block import AttentionBlock
 from vcore.layers.causal_lm import CausalLM, DecoderLayer
-from vcore.layers.config_checks import check_sizes
+from vcore.layers.config_checks import check_positive, check_sizes
 from vcore.layers.embedding import LMHead, VocabParallelEmbedding
 from vcore.layers.heads import Heads
 from vcore.layers.layer_norm import LayerNorm
@@ -63,6 +63,7 @@ __all__ = [
     "VocabParallelEmbedding",
     "WeightMap",
     "WeightPart",
+    "check_positive",
     "check_sizes",
     "collect_kv_cache_specs",
     "layer_types",

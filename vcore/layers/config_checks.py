@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 
-__all__ = ["check_head_groups", "check_sizes"]
+__all__ = ["check_head_groups", "check_positive", "check_sizes"]
 
 
 def check_sizes(config: HFConfig, **sizes: object) -> None:
@@ -19,6 +21,20 @@ def check_sizes(config: HFConfig, **sizes: object) -> None:
             raise UnsupportedModelError(
                 f"{config.origin}: found {key}={size!r:.80}, expected a whole number above zero. Fetch the file again, "
                 f"or correct it."
+            )
+
+
+def check_positive(config: HFConfig, **numbers: object) -> None:
+    """Hold numbers, by the key that config.json has for each, to be finite and above zero.
+
+    Raises:
+        UnsupportedModelError: one is not; the message names the key and what was found.
+    """
+    for key, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+            raise UnsupportedModelError(
+                f"{config.origin}: found {key}={number!r:.80}, expected a number above zero. Fetch the file again, or "
+                f"correct it."
             )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from vcore.interfaces.model import BuildContext
 from vcore.interfaces.weights import CheckpointReader
-from vcore.layers import Routing, SigmoidRouting, load_weights
+from vcore.layers import Routing, SigmoidRouting, check_positive, check_sizes, load_weights
 from vcore_model_zoo.deepseek.model import DeepseekForCausalLM, require
 
 __all__ = ["DeepseekV3ForCausalLM"]
@@ -23,6 +23,8 @@ class DeepseekV3ForCausalLM(DeepseekForCausalLM):
         super().__init__(options=options, context=context)
         config = context.config
         first, count = config.num_hidden_layers, config.get("num_nextn_predict_layers") or 0
+        if count:
+            check_sizes(config, num_nextn_predict_layers=count)
         self._prediction_modules = tuple(f"model.layers.{index}.*" for index in range(first, first + count))
 
     @classmethod
@@ -30,6 +32,8 @@ class DeepseekV3ForCausalLM(DeepseekForCausalLM):
         config = context.config
         require(config, "scoring_func", "sigmoid")
         require(config, "topk_method", "noaux_tc")
+        scale = config.get("routed_scaling_factor", 2.5)  # of the published model, which transformers takes, too
+        check_positive(config, routed_scaling_factor=scale)
         return SigmoidRouting(
             context,
             num_experts=config.n_routed_experts,
@@ -37,7 +41,7 @@ class DeepseekV3ForCausalLM(DeepseekForCausalLM):
             num_groups=config.get("n_group") or 1,
             top_groups=config.get("topk_group") or 1,
             renormalize=config.get("norm_topk_prob", True),
-            scale=config.get("routed_scaling_factor", 1.0),
+            scale=scale,
         )
 
     def load_weights(self, checkpoint: CheckpointReader) -> None:

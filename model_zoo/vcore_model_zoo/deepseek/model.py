@@ -105,10 +105,17 @@ class DeepseekForCausalLM(CausalLM):
 
 
 def has_experts(config: HFConfig, layer_index: int) -> bool:
-    """Whether a layer's feed-forward network is one of experts."""
-    if not config.get("n_routed_experts") or layer_index < (config.get("first_k_dense_replace") or 0):
-        return False
-    return layer_index % (config.get("moe_layer_freq") or 1) == 0
+    """Whether a layer's feed-forward network is one of experts: every ``moe_layer_freq``-th is, but for the first
+    ``first_k_dense_replace``.
+
+    Raises:
+        UnsupportedModelError: these are no whole numbers.
+    """
+    first, step = config.get("first_k_dense_replace") or 0, config.get("moe_layer_freq") or 1
+    check_sizes(config, moe_layer_freq=step)
+    if first:
+        check_sizes(config, first_k_dense_replace=first)
+    return bool(config.get("n_routed_experts")) and layer_index >= first and layer_index % step == 0
 
 
 def score_scale(context: BuildContext) -> float:

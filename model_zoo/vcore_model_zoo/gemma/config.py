@@ -8,9 +8,9 @@ from typing import Any
 
 from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
-from vcore.layers import FULL, SLIDING, check_sizes, layer_types
+from vcore.layers import FULL, SLIDING, check_positive, check_sizes, layer_types
 
-__all__ = ["activation", "alternating_types", "complete", "embedding_scale", "split_rope"]
+__all__ = ["activation", "alternating_types", "complete", "embedding_scale", "score_scale", "soft_cap", "split_rope"]
 
 
 def complete(config: HFConfig, defaults: Mapping[str, Any]) -> HFConfig:
@@ -64,6 +64,20 @@ def activation(config: HFConfig) -> str:
     """The gate's activation. The first checkpoints say ``gelu`` and mean its tanh approximation."""
     stated = str(config.get("hidden_activation") or config.hidden_act)
     return "gelu_pytorch_tanh" if stated == "gelu" else stated
+
+
+def score_scale(config: HFConfig) -> float:
+    """What the scores of attention are multiplied by."""
+    check_positive(config, query_pre_attn_scalar=config.query_pre_attn_scalar)
+    return float(config.query_pre_attn_scalar**-0.5)
+
+
+def soft_cap(config: HFConfig, key: str) -> float | None:
+    """The cap that stands under `key`, or None if there is none."""
+    cap: float | None = config.get(key)
+    if cap is not None:
+        check_positive(config, **{key: cap})
+    return cap
 
 
 def embedding_scale(config: HFConfig) -> float:

@@ -22,7 +22,7 @@ from vcore.layers import (
     RotaryEmbedding,
     WeightMap,
 )
-from vcore_model_zoo.gemma.config import activation, alternating_types, complete, embedding_scale
+from vcore_model_zoo.gemma.config import activation, alternating_types, complete, embedding_scale, score_scale, soft_cap
 
 __all__ = ["Gemma2ForCausalLM"]
 
@@ -82,9 +82,9 @@ class Gemma2ForCausalLM(CausalLM):
                     norms=norms,
                     qkv_bias=config.get("attention_bias", False),
                     o_bias=config.get("attention_bias", False),
-                    scale=config.query_pre_attn_scalar**-0.5,
+                    scale=score_scale(config),
                     sliding_window=config.sliding_window if types[layer_index] == SLIDING else None,
-                    soft_cap=config.attn_logit_softcapping,
+                    soft_cap=soft_cap(config, "attn_logit_softcapping"),
                 ),
                 GatedMLP(
                     context,
@@ -101,5 +101,5 @@ class Gemma2ForCausalLM(CausalLM):
             norms=norms,
             rotary=RotaryEmbedding(context, heads.head_dim),
             embedding_scale=embedding_scale(config),
-            logits_soft_cap=config.final_logit_softcapping,
+            logits_soft_cap=soft_cap(config, "final_logit_softcapping"),
         )

@@ -28,7 +28,15 @@ from vcore.layers import (
     Rotation,
     WeightMap,
 )
-from vcore_model_zoo.gemma.config import activation, alternating_types, complete, embedding_scale, split_rope
+from vcore_model_zoo.gemma.config import (
+    activation,
+    alternating_types,
+    complete,
+    embedding_scale,
+    score_scale,
+    soft_cap,
+    split_rope,
+)
 
 __all__ = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"]
 
@@ -93,7 +101,7 @@ class Gemma3ForCausalLM(CausalLM):
                 qkv_bias=config.get("attention_bias", False),
                 o_bias=config.get("attention_bias", False),
                 qk_norm="head",
-                scale=config.query_pre_attn_scalar**-0.5,
+                scale=score_scale(config),
                 sliding_window=config.sliding_window if types[layer_index] == SLIDING else None,
             )
             mlp = GatedMLP(
@@ -111,7 +119,7 @@ class Gemma3ForCausalLM(CausalLM):
             norms=norms,
             rotary=RotaryByLayerType(context, heads.head_dim),
             embedding_scale=embedding_scale(config),
-            logits_soft_cap=config.final_logit_softcapping,
+            logits_soft_cap=soft_cap(config, "final_logit_softcapping"),
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
+from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext
 from vcore.layers import (
     AttentionBlock,
@@ -38,12 +40,18 @@ class MixtralForCausalLM(CausalLM):
         ignored=("*.rotary_emb.inv_freq",),
     )
 
+    @classmethod
+    def complete_config(cls, config: HFConfig) -> HFConfig:
+        """With the rotary base of a config that says nothing."""
+        return HFConfig({"rope_theta": 1e6, **config.to_dict()}, config.origin)
+
     def __init__(self, *, options: None, context: BuildContext) -> None:
         """Raises:
         UnsupportedModelError: the config asks for another activation, an unknown rope scaling, or more experts a
             token than there are.
         """
-        config = context.config
+        config = self.complete_config(context.config)
+        context = replace(context, config=config)
         norms = NormStyle(eps=config.rms_norm_eps)
         heads = Heads.from_config(config)
         check_sizes(config, num_local_experts=config.num_local_experts, num_experts_per_tok=config.num_experts_per_tok)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vcore.errors import UnsupportedModelError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.layers import check_sizes
 
@@ -9,10 +10,19 @@ __all__ = ["check_experts", "is_sparse"]
 
 
 def is_sparse(config: HFConfig, layer_index: int) -> bool:
-    """Whether the layer has experts: every ``decoder_sparse_step``-th does, unless ``mlp_only_layers`` lists it."""
-    if layer_index in (config.get("mlp_only_layers") or ()):
-        return False
-    return (layer_index + 1) % (config.get("decoder_sparse_step") or 1) == 0
+    """Whether the layer has experts: every ``decoder_sparse_step``-th does, unless ``mlp_only_layers`` lists it.
+
+    Raises:
+        UnsupportedModelError: these are no whole number above zero, or no list.
+    """
+    dense, step = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step") or 1
+    check_sizes(config, decoder_sparse_step=step)
+    if not isinstance(dense, list):
+        raise UnsupportedModelError(
+            f"{config.origin}: found mlp_only_layers={dense!r:.80}, expected a list of layers. Fetch the file again, "
+            f"or correct it."
+        )
+    return layer_index not in dense and (layer_index + 1) % step == 0
 
 
 def check_experts(config: HFConfig) -> int:

@@ -70,7 +70,8 @@ def build_on_meta(
         None if the plugin's code cannot build without memory (it looks at values), which is no fault.
 
     Raises:
-        PluginBrokenError: the plugin's code cannot be imported.
+        PluginBrokenError: the plugin's code cannot be imported, or building failed for a reason that memory has
+            nothing to do with.
         PluginOptionsError: its options do not fit.
         VcoreError: the model refused on purpose, such as `UnsupportedModelError` for its config.
     """
@@ -91,6 +92,8 @@ def build_on_meta(
     except PluginOptionsError:
         raise
     except PluginBrokenError as error:
+        if not _is_for_lack_of_values(error.__cause__):
+            raise
         logger.debug("%s cannot be built without memory, so less is known of it: %s", entry.title, error)
         return None
     except VcoreError:
@@ -98,6 +101,11 @@ def build_on_meta(
     except Exception as error:  # whatever a stranger's kv_cache_specs raises
         logger.debug("%s cannot be described: %s: %s", entry.title, type(error).__name__, error)
         return None
+
+
+def _is_for_lack_of_values(error: BaseException | None) -> bool:
+    """Whether code that is right may fail so on ``meta``: with torch's own errors, and whatever names the device."""
+    return isinstance(error, NotImplementedError | RuntimeError) or "meta" in str(error)
 
 
 def _create(catalog: Catalog, entry: CatalogEntry, options: Mapping[str, Any], context: BuildContext) -> Model:

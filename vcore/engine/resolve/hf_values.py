@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
-_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_nextn_predict_layers")
 """How architectures call the number of layers."""
 _MAX_LAYERS = 4096
 """Far above what any model has, and still built in seconds: a damaged number must not keep the machine busy."""
@@ -58,8 +59,8 @@ def check_values(config: HFConfig) -> None:
                 raise _unexpected(holder, key, value, f"at most {_MAX_LAYERS} layers")
         for key in _NUMBERS:
             value = holder.get(key)
-            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
-                raise _unexpected(holder, key, value, "a number")
+            if value is not None and not _is_number(value):
+                raise _unexpected(holder, key, value, "a number from zero")
         for key in _OBJECTS:
             value = holder.get(key)
             if value is not None and not isinstance(value, HFConfig):
@@ -68,6 +69,11 @@ def check_values(config: HFConfig) -> None:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT32_MAX
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number, finite and not below zero."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _unexpected(config: HFConfig, key: str, value: object, expected: str) -> UnsupportedModelError:

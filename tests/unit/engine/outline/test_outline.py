@@ -215,12 +215,18 @@ class Stubborn(Small):
         self.first = float(self.embed.weight[0, 0])
 
 
+class Numpy(Small):
+    def __init__(self, *, options: object, context: BuildContext) -> None:
+        super().__init__(options=options, context=context)
+        self.rows = self.embed.weight.detach().numpy()
+
+
 class Speechless(Small):
     def kv_cache_specs(self) -> list[KVCacheSpec]:
         raise KeyError("specs")
 
 
-@pytest.mark.parametrize("load", [Stubborn, Speechless])
+@pytest.mark.parametrize("load", [Stubborn, Numpy, Speechless])
 def test_what_cannot_be_built_without_memory_is_no_fault(
     outline: Callable[..., ModelOutline | None], load: type[Small], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,6 +240,11 @@ class Refusing(Small):
         raise UnsupportedModelError("found hidden_act 'relu'")
 
 
+class Mistaken(Small):
+    def __init__(self, *, options: object, context: BuildContext) -> None:
+        self.scale = 1 / 0
+
+
 class Indivisible(Small):
     def __init__(self, *, options: object, context: BuildContext) -> None:
         raise ConfigError("3 ranks do not divide 8 heads")
@@ -244,12 +255,13 @@ class Indivisible(Small):
     [
         (Refusing, {}, UnsupportedModelError, "found hidden_act 'relu'"),
         (Indivisible, {}, ConfigError, "3 ranks"),
+        (Mistaken, {}, PluginBrokenError, "raised ZeroDivisionError: division by zero"),
         ("acme_absent:Small", {}, PluginBrokenError, "cannot be imported"),
         (Small, {"options": {"dept": 2}}, PluginOptionsError, "did you mean 'depth'"),
         (Small, {"tp_size": 3}, ConfigError, "does not divide this model's 16"),
     ],
 )
-def test_what_the_model_refuses_on_purpose_is_an_error_now(
+def test_what_the_model_refuses_or_gets_wrong_is_an_error_now(
     outline: Callable[..., object], load: object, settings: dict[str, Any], error: type[Exception], match: str
 ) -> None:
     with pytest.raises(error, match=match):
