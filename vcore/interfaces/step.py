@@ -70,6 +70,9 @@ class SchedulerOutput:
     """bool [num_scheduled]: whether the row's last token is reached, so that a token is sampled."""
     num_decodes: int = 0
     """How many leading rows have one token."""
+    num_shared_blocks: int = 0
+    """How many leading columns of their block tables hold the same blocks, in every group without a window; 0 for
+    fewer than two rows, and without prefix caching. Each of the rows is longer than that."""
 
     @property
     def num_total_tokens(self) -> int:

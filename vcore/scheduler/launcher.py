@@ -9,6 +9,7 @@ from vcore.interfaces.step import SchedulerOutput
 from vcore.scheduler.lifecycle import Lifecycle
 from vcore.scheduler.plan import StepPlan, StepRecord
 from vcore.scheduler.request import Request
+from vcore.scheduler.shared_prefix import SharedPrefix
 
 __all__ = ["Launcher"]
 
@@ -21,6 +22,13 @@ class Launcher:
         self._lifecycle = lifecycle
         self._table = lifecycle.table
         self._num_steps = 0
+        self._shared_prefix: SharedPrefix | None = None
+        kv = lifecycle.kv
+        if kv.prefix_caching:
+            windowed = {group for group, _ in kv.windows}
+            self._shared_prefix = SharedPrefix(
+                self._table.num_tokens.size, [group for group in range(kv.num_groups) if group not in windowed]
+            )
 
     def launch(self, plan: StepPlan) -> SchedulerOutput:
         """Turn a plan into a step in flight."""
@@ -34,6 +42,7 @@ class Launcher:
         total += samples
         table.num_tokens[rows] = total
         self._num_steps += 1
+        num_decodes = int(np.count_nonzero(counts == 1))
         output = SchedulerOutput(
             step_id=self._num_steps,
             freed_rows=table.drain_freed(),
@@ -41,7 +50,8 @@ class Launcher:
             rows=plan.batch.rows32.copy() if plan.uniform and not plan.new else rows.astype(np.int32),
             num_tokens=counts.astype(np.int32),
             samples=samples,
-            num_decodes=int(np.count_nonzero(counts == 1)),
+            num_decodes=num_decodes,
+            num_shared_blocks=self._count_shared(plan, requests, rows, num_decodes),
         )
         if plan.passed:
             output.passed_entries = np.array(plan.passed, dtype=np.int32)
@@ -71,6 +81,17 @@ class Launcher:
         requests = [requests[index] for index in order.tolist()]
         rows = np.fromiter((request.row for request in requests), dtype=np.int64, count=len(requests))
         return requests, rows, counts[order]
+
+    def _count_shared(self, plan: StepPlan, requests: list[Request], rows: NDArray[np.int64], num_decodes: int) -> int:
+        """`SchedulerOutput.num_shared_blocks`."""
+        shared = self._shared_prefix
+        if shared is None:
+            return 0
+        for request, _ in plan.new:
+            shared.forget(request.row)
+        if num_decodes < len(requests):
+            requests, rows = requests[:num_decodes], rows[:num_decodes]
+        return shared.count(requests, rows)
 
     @staticmethod
     def _write_growth(output: SchedulerOutput, plan: StepPlan, num_groups: int) -> None:

@@ -83,6 +83,7 @@ class FakeWorker:
     root_of: Callable[[str], int]
     vocab: int = VOCAB
     windows: tuple[int | None, ...] = (None,)
+    prefix_caching: bool = True
     rows: dict[int, WorkerRow] = field(default_factory=dict)
     kv: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     """By block and offset, the group and the digest."""
@@ -116,6 +117,7 @@ class FakeWorker:
         counts = output.num_tokens.tolist()
         assert counts == sorted(counts, key=lambda count: count != 1), "rows with one token stand first"
         assert output.num_decodes == sum(count == 1 for count in counts)
+        self._check_shared(output)
         for row, count in zip(output.rows.tolist(), counts, strict=True):
             self._write(self.rows[row], count, written, poison)
         if poison:
@@ -133,6 +135,17 @@ class FakeWorker:
             rows=output.rows[output.samples],
             token_ids=np.array(sampled, dtype=np.int64),
         )
+
+    def _check_shared(self, output: SchedulerOutput) -> None:
+        """The decode rows have as many leading blocks in common as they are said to, no more, and others behind."""
+        decodes = [self.rows[row] for row in output.rows[: output.num_decodes].tolist()]
+        full = [group for group, window in enumerate(self.windows) if window is None]
+        common = 0
+        if len(decodes) > 1 and full and self.prefix_caching:
+            tables = [list(zip(*(row.block_ids[group] for group in full), strict=True)) for row in decodes]
+            common = sum(1 for _ in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*tables, strict=False)))
+        assert output.num_shared_blocks == common, f"{common} blocks are shared, {output.num_shared_blocks} told"
+        assert all(row.num_computed >= common * self.block_size for row in decodes), "the step's token is not shared"
 
     def _write(self, state: WorkerRow, count: int, written: set[tuple[int, int]], poison: bool) -> None:
         assert count >= 1
@@ -219,6 +232,7 @@ class SimulatedEngine:
             lambda request_id: root_digest(self.requests[request_id].extra_keys),
             vocab,
             self.settings.windows,
+            self.settings.prefix_caching,
         )
         self.depth = depth
         self.in_flight: list[tuple[SchedulerOutput, SampledTokens]] = []
