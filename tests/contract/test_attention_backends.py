@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vcore.interfaces.attention import AttentionBackend, LayerSpec
+from vcore.plugins.distributions import requirement_problem
 from vcore.plugins.specs import AttentionBackendSpec
 from vcore.testing.attention_case import AttentionCase
 
@@ -27,8 +28,13 @@ TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 def _backends_here() -> list[AttentionBackendSpec]:
     points = [point for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
-    specs = [spec for point in points for spec in point.load().vcore_attention_backends()]
+    specs = [spec for point in points for spec in point.load().vcore_attention_backends() if _is_installed(spec)]
     return [spec for spec in specs if {"*", DEVICE} & set(spec.capabilities.devices)]
+
+
+def _is_installed(backend: AttentionBackendSpec) -> bool:
+    """Whether the libraries that it computes with are."""
+    return not any(requirement_problem(line) for line in backend.requires)
 
 
 BACKENDS = _backends_here()
