@@ -112,19 +112,12 @@ MAY_BE_REFUSED = (
     *("rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
 )
 OPTIONAL = (
-    *(
-        "attention_bias",
-        "hidden_act",
-        "hidden_activation",
-        "layer_types",
-        "mlp_bias",
-        "rms_norm_eps",
-        "rope_parameters",
-    ),
-    *("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "sliding_window"),
-    *("norm_topk_prob", "routed_scaling_factor", "decoder_sparse_step", "mlp_only_layers", "moe_layer_freq"),
-    *("rope_interleave", "topk_method"),
+    *("attention_bias", "mlp_bias", "hidden_act", "hidden_activation", "layer_types", "sliding_window"),
+    *("rope_parameters", "rope_interleave", "query_pre_attn_scalar", "attn_logit_softcapping"),
+    *("final_logit_softcapping", "norm_topk_prob", "routed_scaling_factor", "topk_method"),
+    *("decoder_sparse_step", "mlp_only_layers", "moe_layer_freq"),
 )
+"""Keys that may be missing."""
 OTHER_WORDS = "does not fit|layer_types|rope scaling|rope_theta|partial_rotary_factor|activation|number of experts"
 
 
