@@ -81,7 +81,7 @@ def test_tokens_are_those_of_eager_steps(model: Path, temperature: float, asynch
             assert generate(llm, PROMPTS, LENGTHS, **params) == expected
         graphs = graphs_of(llm)
         assert graphs is not None
-        assert sorted(graphs._graphs) == [(size, True) for size in (1, 2, 4, 8, 16)]
+        assert sorted(graphs._graphs) == [(size, True, False) for size in (1, 2, 4, 8, 16)]
 
 
 def test_requests_that_sample_in_their_own_ways_run_in_graphs_too(model: Path) -> None:
@@ -98,7 +98,7 @@ def test_requests_that_sample_in_their_own_ways_run_in_graphs_too(model: Path) -
             graphs = graphs_of(llm)
             assert (graphs is None) == eager
             if graphs is not None:
-                assert {samples for _, samples in graphs._graphs} == {False, True}
+                assert {samples for _, samples, _ in graphs._graphs} == {False, True}
     assert results[0] == results[1]
 
 
@@ -197,7 +197,7 @@ def test_a_replay_computes_the_rows_of_its_step() -> None:
         assert torch.equal(sampled[0, : len(rows)], wanted.argmax(1))
         assert torch.equal(sampled[1].view(torch.float32)[: len(rows)], wanted.amax(1))
         assert torch.equal(graphs._last_token_ids[torch.tensor(rows, device=CUDA)], wanted.argmax(1))
-    assert sorted(graphs._graphs) == [(size, samples) for size in (1, 2, 4) for samples in (False, True)]
+    assert sorted(graphs._graphs) == [(size, samples, False) for size in (1, 2, 4) for samples in (False, True)]
 
 
 def test_a_model_that_waits_for_the_device_goes_on_without_graphs(caplog: pytest.LogCaptureFixture) -> None:

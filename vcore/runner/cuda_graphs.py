@@ -74,8 +74,8 @@ class DecodeGraphs:
         self._input = decode_input
         self._last_token_ids = last_token_ids
         self._sizes = list(sizes)
-        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
-        """By size, and whether it samples."""
+        self._graphs: dict[tuple[int, bool, bool], torch.cuda.CUDAGraph] = {}
+        """By size, whether it samples, and whether attention is told of shared blocks."""
         self._memory: tuple[Any, torch.cuda.Stream] | None = None
         """What all graphs share: their memory pool, and the stream that they are captured on."""
         self._sampled = torch.zeros((2, sizes[-1]), dtype=torch.int64, device=last_token_ids.device)
@@ -88,7 +88,11 @@ class DecodeGraphs:
         return bool(self._sizes) and num_rows <= self._sizes[-1]
 
     def sample(
-        self, rows: NDArray[np.int64], temperature: NDArray[np.float32] | None, keys: NDArray[np.int64] | None
+        self,
+        rows: NDArray[np.int64],
+        temperature: NDArray[np.float32] | None,
+        keys: NDArray[np.int64] | None,
+        num_shared_blocks: int = 0,
     ) -> torch.Tensor | None:
         """Launch a step that samples a token for each of `rows`; arguments as those of `DecodeInput.fill`.
 
@@ -96,15 +100,15 @@ class DecodeGraphs:
             int64 [2, largest size] on the device, valid until the next call: token ids, and below them the
             scores, float32 one after another; None if it could not be captured.
         """
-        return self._sampled if self._replay(rows, True, temperature, keys) else None
+        return self._sampled if self._replay(rows, True, temperature, keys, num_shared_blocks) else None
 
-    def run(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
-        """Launch a step of `rows` up to the hidden states.
+    def run(self, rows: NDArray[np.int64], num_shared_blocks: int = 0) -> torch.Tensor | None:
+        """Launch a step of `rows` up to the hidden states; arguments as those of `DecodeInput.fill`.
 
         Returns:
             [num_rows, hidden_size], valid until the next call; None if it could not be captured.
         """
-        if not self._replay(rows, False) or self._hidden_states is None:
+        if not self._replay(rows, False, num_shared_blocks=num_shared_blocks) or self._hidden_states is None:
             return None
         return self._hidden_states[: rows.size]
 
@@ -127,33 +131,35 @@ class DecodeGraphs:
         samples: bool,
         temperature: NDArray[np.float32] | None = None,
         keys: NDArray[np.int64] | None = None,
+        num_shared_blocks: int = 0,
     ) -> bool:
         size = self._sizes[bisect_left(self._sizes, rows.size)]
-        graph = self._graphs.get((size, samples)) or self._capture(size, samples)
+        shares = num_shared_blocks > 0
+        graph = self._graphs.get((size, samples, shares)) or self._capture(size, samples, shares)
         if graph is None:
             return False
-        self._input.fill(rows, size, temperature, keys)
+        self._input.fill(rows, size, temperature, keys, num_shared_blocks)
         graph.replay()
         return True
 
-    def _capture(self, size: int, samples: bool = True) -> torch.cuda.CUDAGraph | None:
+    def _capture(self, size: int, samples: bool = True, shares: bool = False) -> torch.cuda.CUDAGraph | None:
         """The graph for `size` rows; None, once and for all, if the model cannot be captured."""
         if not self._sizes:
             return None
         try:
-            graph = self._try_capture(size, samples)
+            graph = self._try_capture(size, samples, shares)
         except RuntimeError as error:  # what CUDA refuses in a capture, such as waiting for the device, and no memory
             logger.warning("decoding goes on without CUDA graphs, more slowly: capturing one failed: %s", error)
             self.close()
             return None
-        self._graphs[size, samples] = graph
+        self._graphs[size, samples, shares] = graph
         logger.debug("captured the CUDA graph of %d rows", size)
         return graph
 
-    def _try_capture(self, size: int, samples: bool) -> torch.cuda.CUDAGraph:
+    def _try_capture(self, size: int, samples: bool, shares: bool) -> torch.cuda.CUDAGraph:
         self._input.fill(_NO_ROWS, size)
         # Once outside: kernels are compiled and libraries set up, which no capture allows.
-        self._compute(size, samples)
+        self._compute(size, samples, shares)
         if self._memory is None:
             self._memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream())  # type: ignore[no-untyped-call]
         pool, stream = self._memory
@@ -168,7 +174,7 @@ class DecodeGraphs:
                 # Other threads go on as they were: they may allocate pinned memory.
                 graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
-                    self._compute(size, samples)
+                    self._compute(size, samples, shares)
                 finally:
                     graph.capture_end()
         finally:
@@ -177,10 +183,10 @@ class DecodeGraphs:
         current.wait_stream(stream)
         return graph
 
-    def _compute(self, size: int, samples: bool) -> None:
+    def _compute(self, size: int, samples: bool, shares: bool) -> None:
         """What a graph does."""
         self._input.prepare(self._last_token_ids, size)
-        hidden_states = self._forward(*self._input.tokens(size), self._input.groups(size))
+        hidden_states = self._forward(*self._input.tokens(size), self._input.groups(size, shares=shares))
         if samples:
             token_ids, scores = self._sampled[0, :size], self._sampled[1].view(torch.float32)[:size]
             temperature, keys, rows = self._input.choice(size)

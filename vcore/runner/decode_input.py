@@ -4,7 +4,8 @@ A CUDA graph reads it where it was when it was captured. The host fills one buff
 much of it as a step needs:
 
     int64   tokens | positions | rows | keys | slots, group by group      each [max_size]
-    int32   seq_lens | unknown | temperature (float32) | width | count    each [max_size]; of the last two, one
+    int32   seq_lens | unknown | temperature (float32)                    each [max_size]
+    int32   width | count | num_shared                                    each [max_size], of which the first counts
     int32   block tables, [num_groups, count, width]
 
     tokens       7  9  4  0  0 .        a step of 3 rows in the graph of 5; rows 3 and 4 are padding, which computes
@@ -32,8 +33,8 @@ from vcore.runner.batch_state import BatchState
 __all__ = ["DecodeInput", "prepare"]
 
 _TOKENS, _POSITIONS, _ROWS, _KEYS, _SLOTS = range(5)
-_SEQ_LENS, _UNKNOWN, _TEMPERATURE, _WIDTH, _COUNT = range(5)
-_NUM_INTS = 5
+_SEQ_LENS, _UNKNOWN, _TEMPERATURE, _WIDTH, _COUNT, _NUM_SHARED = range(6)
+_NUM_INTS = 6
 _DEPTH = 3
 """Host buffers: one more than the steps that may be in flight."""
 
@@ -54,7 +55,7 @@ def prepare(
         input_ids: int64 [max_size].
         block_tables: int32 [num_groups, max_size, max_blocks].
         longs: int64 [4 + num_groups, max_size], as drawn above.
-        ints: int32 [5, max_size], likewise.
+        ints: int32 [6, max_size], likewise.
         tables: int32, the step's block tables one after another.
         last_token_ids: int64 [max_num_seqs], what each row sampled last.
         size: rows of the graph.
@@ -119,6 +120,7 @@ class DecodeInput:
         size: int,
         temperature: NDArray[np.float32] | None = None,
         keys: NDArray[np.int64] | None = None,
+        num_shared_blocks: int = 0,
     ) -> None:
         """Start the copy of a step of these (distinct) `rows`, padded up to `size`. The host does not wait for it.
 
@@ -127,6 +129,7 @@ class DecodeInput:
             size: rows of the graph.
             temperature: float32 [count], 0 for a greedy row; None if all are.
             keys: int64 [count], of `gumbel.position_keys`, with `temperature`.
+            num_shared_blocks: leading blocks that the rows have in common.
         """
         self._turn = (self._turn + 1) % _DEPTH
         host, state, count = self._host[self._turn], self._state, rows.size
@@ -144,6 +147,7 @@ class DecodeInput:
         else:
             host.temperature[:count] = temperature
             longs[_KEYS, :count] = keys
+        ints[_NUM_SHARED, 0] = num_shared_blocks
         if count < size:
             longs[:, count:size] = 0
             longs[_ROWS, count:size] = -1
@@ -185,8 +189,11 @@ class DecodeInput:
         temperature = self._ints[_TEMPERATURE].view(torch.float32)
         return temperature[:size], self._longs[_KEYS, :size], self._longs[_ROWS, :size]
 
-    def groups(self, size: int) -> list[AttentionMetadata]:
-        """The first `size` rows as attention sees them: views. What the host knows of lengths are upper bounds."""
+    def groups(self, size: int, *, shares: bool = False) -> list[AttentionMetadata]:
+        """The first `size` rows as attention sees them: views. What the host knows of lengths are upper bounds.
+
+        `shares` says whether the rows may begin with the same blocks.
+        """
         longest = self._state.max_model_len
         return [
             AttentionMetadata(
@@ -202,6 +209,7 @@ class DecodeInput:
                 block_table=self._block_tables[group, :size],
                 slot_mapping=self._longs[_SLOTS + group, :size],
                 sliding_window=window,
+                num_shared_blocks=self._ints[_NUM_SHARED, :1] if shares and window is None else None,
             )
             for group, window in enumerate(self._windows)
         ]

@@ -29,8 +29,11 @@ class DecodePath:
         self._sampling = sampling
         self._device = device
 
-    def launch(self, output: SchedulerOutput) -> LaunchedStep | None:
-        """Launch the step, whose difference was applied; None, with nothing changed, if it must go the long way."""
+    def launch(self, output: SchedulerOutput, num_shared_blocks: int = 0) -> LaunchedStep | None:
+        """Launch the step, whose difference was applied; None, with nothing changed, if it must go the long way.
+
+        `num_shared_blocks` is what attention is told, no more than `SchedulerOutput.num_shared_blocks`.
+        """
         rows = output.rows.astype(np.int64)
         count, state, sampling = rows.size, self._state, self._sampling
         if output.num_decodes != count or not self._graphs.takes(count) or not output.samples.all():
@@ -44,7 +47,7 @@ class DecodePath:
             if needs:
                 temperature = np.where(flags, sampling.temperature[rows], np.float32(0.0))
                 keys = position_keys(sampling.key[rows], state.num_tokens[rows])
-        sampled = self._graphs.sample(rows, temperature, keys)
+        sampled = self._graphs.sample(rows, temperature, keys, num_shared_blocks)
         if sampled is None:
             return None
         copies = HostCopies(self._device)

@@ -69,20 +69,23 @@ class InputBuilder:
         num_tokens = min(max_num_batched_tokens, state.token_ids.size)
         self._token_indices = np.arange(max(num_tokens, 1), dtype=np.int64)
 
-    def build(self, output: SchedulerOutput, last_token_ids: torch.Tensor | None = None) -> ForwardBatch:
+    def build(
+        self, output: SchedulerOutput, last_token_ids: torch.Tensor | None = None, num_shared_blocks: int = 0
+    ) -> ForwardBatch:
         """The input of the step that `output` schedules; its difference has been applied to the state.
 
         Args:
             output: what to compute; at least one row.
             last_token_ids: int64 [max_num_seqs] on the device: each row's last sampled token, for rows whose
                 last token has not reached the host. None if every token has.
+            num_shared_blocks: what attention is told, no more than `SchedulerOutput.num_shared_blocks`.
         """
         rows = output.rows.astype(np.int64)
         starts = self._state.num_computed[rows]
         self._staging.begin()
         if output.num_decodes == rows.size:
-            return self._build_decodes(output, rows, starts, last_token_ids)
-        return self._build_mixed(output, rows, starts, last_token_ids)
+            return self._build_decodes(output, rows, starts, last_token_ids, num_shared_blocks)
+        return self._build_mixed(output, rows, starts, last_token_ids, num_shared_blocks)
 
     def _build_decodes(
         self,
@@ -90,14 +93,14 @@ class InputBuilder:
         rows: NDArray[np.int64],
         positions: NDArray[np.int64],
         last_token_ids: torch.Tensor | None,
+        num_shared_blocks: int,
     ) -> ForwardBatch:
         """Every row has one token: token i of the batch is row i's, and indices need no expansion."""
         state, put = self._state, self._staging.put
         input_ids = state.flat_token_ids[rows * state.max_model_len + positions].astype(np.int64)
         seq_lens = (positions + 1).astype(np.int32)
-        groups = self._groups(
-            output, rows, self._query_start_loc[: rows.size + 1], seq_lens, self._slots(rows, positions), 1
-        )
+        slots, query_start_loc = self._slots(rows, positions), self._query_start_loc[: rows.size + 1]
+        groups = self._groups(output, rows, query_start_loc, seq_lens, slots, 1, num_shared_blocks)
         sampled_rows, logits_indices = rows, None
         if np.count_nonzero(output.samples) != rows.size:
             indices = np.flatnonzero(output.samples)
@@ -120,6 +123,7 @@ class InputBuilder:
         rows: NDArray[np.int64],
         starts: NDArray[np.int64],
         last_token_ids: torch.Tensor | None,
+        num_shared_blocks: int,
     ) -> ForwardBatch:
         state, put = self._state, self._staging.put
         num_tokens = output.num_tokens
@@ -135,8 +139,9 @@ class InputBuilder:
         seq_lens = (starts + num_tokens).astype(np.int32)
         slots = self._slots(row_of_token, positions)
         last_of_row = query_start_loc[1:].astype(np.int64) - 1
+        longest = int(num_tokens.max())
         batch = ForwardBatch(
-            groups=self._groups(output, rows, query_start_loc, seq_lens, slots, int(num_tokens.max())),
+            groups=self._groups(output, rows, query_start_loc, seq_lens, slots, longest, num_shared_blocks),
             input_ids=put(input_ids),
             positions=put(positions),
             rows=rows,
@@ -162,10 +167,12 @@ class InputBuilder:
         seq_lens: NDArray[np.int32],
         slots: list[NDArray[np.int64]],
         max_query_len: int,
+        num_shared_blocks: int,
     ) -> list[AttentionMetadata]:
         put, state = self._staging.put, self._state
         query_start_loc_sent, seq_lens_sent = put(query_start_loc), put(seq_lens)
         max_seq_len = int(seq_lens.max())
+        shared = put(np.array([num_shared_blocks], dtype=np.int32)) if num_shared_blocks else None
         # Only as many columns as the longest row fills; a copy, so that later steps do not change it.
         width = -(-max_seq_len // state.block_size)
         return [
@@ -182,6 +189,7 @@ class InputBuilder:
                 block_table=put(state.block_tables[group, :, :width][rows]),
                 slot_mapping=put(slots[group]),
                 sliding_window=window,
+                num_shared_blocks=shared if window is None else None,
             )
             for group, window in enumerate(state.windows)
         ]

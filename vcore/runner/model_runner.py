@@ -194,19 +194,21 @@ class ModelRunner:
                 return self._empty_step(output.step_id)
             while self._pending and self._pending[0].settled:
                 self._pending.popleft()
+            num_shared_blocks = self._shared_blocks(output)
             if self._decode_path is not None and not len(self._prompt_logprobs):
-                step = self._decode_path.launch(output)
+                step = self._decode_path.launch(output, num_shared_blocks)
                 if step is not None:
                     self._pending.append(step)
                     return step
-            batch = self._builder.build(output, self._last_token_ids if self._pending else None)
+            last_token_ids = self._last_token_ids if self._pending else None
+            batch = self._builder.build(output, last_token_ids, num_shared_blocks)
             return self.launch_sampling(self.launch_forward(output, batch))
 
     def launch_forward(self, output: SchedulerOutput, batch: ForwardBatch) -> LaunchedForward:
         """Launch the model on `batch`; its tokens count as computed from here on."""
         hidden_states = None
         if self._graphs is not None and output.num_decodes == batch.rows.size and self._graphs.takes(batch.rows.size):
-            hidden_states = self._graphs.run(batch.rows)
+            hidden_states = self._graphs.run(batch.rows, self._shared_blocks(output))
         if hidden_states is None:
             hidden_states = self._forward(batch.input_ids, batch.positions, batch.groups)
         spans = []
@@ -285,6 +287,11 @@ class ModelRunner:
         context = AttentionContext([contexts[index] for index in self._group_of_layer], self._caches or ())
         hidden_states: torch.Tensor = self._loaded_model()(input_ids, positions, context)
         return hidden_states
+
+    def _shared_blocks(self, output: SchedulerOutput) -> int:
+        """How many leading blocks attention is told that the decode rows share; 0 if it has no use for them."""
+        count = output.num_shared_blocks
+        return count if count and self._attention.uses_shared_prefix(output.num_decodes, count) else 0
 
     def _apply(self, output: SchedulerOutput) -> None:
         self._state.apply(output)

@@ -32,15 +32,15 @@ DEMANDING: list[dict[str, Any]] = [
 class EagerGraphs(DecodeGraphs):
     """Computes at once. What it gives is a copy, as that on an accelerator's host would be."""
 
-    def _capture(self, size: int, samples: bool = True) -> Any:
+    def _capture(self, size: int, samples: bool = True, shares: bool = False) -> Any:
         graphs = self
 
         class Eager:
             def replay(self) -> None:
-                graphs._compute(size, samples)
+                graphs._compute(size, samples, shares)
 
-        self._graphs[size, samples] = Eager()  # type: ignore[assignment]
-        return self._graphs[size, samples]
+        self._graphs[size, samples, shares] = Eager()  # type: ignore[assignment]
+        return self._graphs[size, samples, shares]
 
     def sample(self, *arguments: Any) -> torch.Tensor | None:
         sampled = super().sample(*arguments)
@@ -58,8 +58,8 @@ def with_graphs(setup_runner: Make, monkeypatch: pytest.MonkeyPatch) -> Make:
         launch = path.launch
         setup.steps = []
 
-        def counted(output: SchedulerOutput) -> Any:
-            step = launch(output)
+        def counted(output: SchedulerOutput, num_shared_blocks: int) -> Any:
+            step = launch(output, num_shared_blocks)
             setup.steps.append(step is not None)
             return step
 
@@ -218,7 +218,7 @@ def test_steps_that_are_too_large_go_the_long_way(with_graphs: Make) -> None:
 
 def test_a_capture_that_fails_leaves_nothing_changed() -> None:
     class Failing(EagerGraphs):
-        def _try_capture(self, size: int, samples: bool) -> Any:
+        def _try_capture(self, size: int, samples: bool, shares: bool) -> Any:
             raise RuntimeError("operation not permitted when stream is capturing")
 
         _capture = DecodeGraphs._capture

@@ -1,4 +1,4 @@
-"""The blocks that decode rows share, as the scheduler tells them. `FakeWorker` checks each step's count by its tables."""
+"""The blocks that decode rows share, as the scheduler tells them. `FakeWorker` checks each count by its own tables."""
 
 from __future__ import annotations
 
