@@ -5,6 +5,7 @@ They refuse what the library's own checks refuse, and read no key that no query 
 
 from __future__ import annotations
 
+import itertools
 import sys
 from types import ModuleType
 from typing import Any
@@ -36,9 +37,11 @@ def _attend(q, k_cache, v_cache, length: int, table, scale: float, causal: bool,
 
 def _check(q, k_cache, v_cache, table, lengths, num_rows: int) -> None:
     assert table.dtype == lengths.dtype == torch.int32
-    assert table.stride(-1) == 1 and lengths.is_contiguous()
+    assert table.stride(-1) == 1
+    assert lengths.is_contiguous()
     assert table.shape[0] == num_rows
-    assert k_cache.shape == v_cache.shape and k_cache.dtype == v_cache.dtype == q.dtype
+    assert k_cache.shape == v_cache.shape
+    assert k_cache.dtype == v_cache.dtype == q.dtype
     assert q.stride(-1) == k_cache.stride(-1) == v_cache.stride(-1) == 1
 
 
@@ -59,11 +62,14 @@ class StandIn:
         )
 
     def _ragged(self, q, k_cache, v_cache, starts, lengths, max_query_len, table, *how):
-        assert starts.dtype == torch.int32 and starts.is_contiguous() and len(starts) == len(lengths) + 1
+        assert starts.dtype == torch.int32
+        assert starts.is_contiguous()
+        assert len(starts) == len(lengths) + 1
         _check(q, k_cache, v_cache, table, lengths, len(lengths))
         bounds = starts.tolist()
-        assert bounds[0] == 0 and bounds[-1] == len(q)
-        assert max_query_len >= max(stop - start for start, stop in zip(bounds, bounds[1:], strict=False))
+        assert bounds[0] == 0
+        assert bounds[-1] == len(q)
+        assert max_query_len >= max(stop - start for start, stop in itertools.pairwise(bounds))
         rows = torch.split(q, starts.diff().tolist())
         return torch.cat(
             [
@@ -97,7 +103,9 @@ class StandIn2(StandIn):
     ):
         self.calls.append(("varlen", {"rows": len(cu_seqlens_q) - 1, "window": window_size}))
         assert k.shape[1] % 256 == 0
-        assert cu_seqlens_k.dtype == torch.int32 and cu_seqlens_k.is_contiguous() and cu_seqlens_k[0] == 0
+        assert cu_seqlens_k.dtype == torch.int32
+        assert cu_seqlens_k.is_contiguous()
+        assert cu_seqlens_k[0] == 0
         lengths = cu_seqlens_k.diff()
         assert max_seqlen_k >= lengths.max()
         how = (softmax_scale, causal, window_size, softcap)

@@ -29,7 +29,8 @@ def _case(backend: AttentionBackendSpec, spec: LayerSpec = SPEC, requests=MIXED,
 
 
 def _check(case: AttentionCase, result: torch.Tensor) -> None:
-    assert result.shape == case.q.shape and result.dtype == case.q.dtype
+    assert result.shape == case.q.shape
+    assert result.dtype == case.q.dtype
     torch.testing.assert_close(result.double(), case.expected(), rtol=2e-6, atol=2e-6)
 
 
@@ -151,7 +152,8 @@ def test_a_library_that_does_not_load_is_a_reason(
     for name in ("flash_attn", "flash_attn_interface", "flash_attn.cute"):
         monkeypatch.setitem(sys.modules, name, None)
     (reason,) = resolve_name(backend.load).unsupported_reasons(_case(backend).context(), [SPEC])
-    assert "does not load" in reason and torch.__version__ in reason
+    assert "does not load" in reason
+    assert torch.__version__ in reason
 
 
 @pytest.mark.parametrize(("capability", "refused"), [((9, 0), False), ((10, 3), False), ((12, 0), True)])
