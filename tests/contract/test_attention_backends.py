@@ -1,10 +1,12 @@
 """Every attention backend that runs on this device, against attention by its formula.
 
-Each backend is tried in all that its capabilities list, and in nothing else.
+Each backend is tried in all that its capabilities list, and in nothing else. Under ``TRITON_INTERPRET=1`` they are
+those written in Triton, on the CPU, in fewer shapes: the interpreter is slow.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -12,24 +14,35 @@ from pkgutil import resolve_name
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from vcore.interfaces.attention import AttentionBackend, LayerSpec
 from vcore.plugins.distributions import requirement_problem
 from vcore.plugins.specs import AttentionBackendSpec
 from vcore.testing.attention_case import AttentionCase
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [pytest.mark.interpreted] if INTERPRETED else []
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 SPEC = LayerSpec(num_heads=4, num_kv_heads=2, head_dim=64, scale=0.125)
 
 # Tokens in this step, tokens in all: decode rows of all sorts, whole prompts, chunks.
 MIXED = [(1, 1), (1, 5), (1, 16), (1, 17), (1, 40), (1, 3), (7, 7), (5, 20), (2, 33), (17, 17)]
+LONG = 80 if INTERPRETED else 300
+"""Tokens of a long prompt."""
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def _backends_here() -> list[AttentionBackendSpec]:
     points = [point for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
     specs = [spec for point in points for spec in point.load().vcore_attention_backends() if _is_installed(spec)]
-    return [spec for spec in specs if {"*", DEVICE} & set(spec.capabilities.devices)]
+    return [spec for spec in specs if _runs_here(spec) and spec.capabilities.features != {"mla"}]
+
+
+def _runs_here(backend: AttentionBackendSpec) -> bool:
+    if INTERPRETED:
+        return any(Requirement(line).name == "triton" for line in backend.requires)
+    return not {"*", DEVICE}.isdisjoint(backend.capabilities.devices)
 
 
 def _is_installed(backend: AttentionBackendSpec) -> bool:
@@ -56,11 +69,14 @@ def _block_sizes(backend: AttentionBackendSpec) -> tuple[int, ...]:
 
 
 def _head_dims(backend: AttentionBackendSpec) -> tuple[int, ...]:
-    return backend.capabilities.head_dims or (64, 80, 96, 128, 256)
+    head_dims = backend.capabilities.head_dims or (64, 80, 96, 128, 256)
+    return (*head_dims[:2], head_dims[-1]) if INTERPRETED else head_dims
 
 
 def _dtypes(backend: AttentionBackendSpec) -> list[torch.dtype]:
-    return [getattr(torch, name) for name in backend.capabilities.dtypes]
+    # The interpreter computes bfloat16 wrongly.
+    names = [name for name in backend.capabilities.dtypes if not (INTERPRETED and name == "bfloat16")]
+    return [getattr(torch, name) for name in names]
 
 
 def _shapes() -> list[object]:
@@ -69,7 +85,7 @@ def _shapes() -> list[object]:
         for backend in BACKENDS
         for block_size in _block_sizes(backend)
         for head_dim in _head_dims(backend)
-        for heads in ((4, 4), (4, 2), (6, 1))
+        for heads in (((4, 2), (6, 1)) if INTERPRETED else ((4, 4), (4, 2), (6, 1)))
     ]
 
 
@@ -124,11 +140,11 @@ def test_every_dtype(backend: AttentionBackendSpec, dtype: torch.dtype):
         [(1, 9)],
         [(1, 600)],
         [(12, 12)],
-        [(150, 150)],
-        [(140, 300)],
+        [(LONG // 2, LONG // 2)],
+        [(LONG // 2 - 10, LONG)],
         [(1, length) for length in (2, 900, 60, 61, 450, 1, 1, 333)],
         [(1, 30), (1, 30), (1, 30)],
-        [(1, 20), (300, 300), (150, 280)],
+        [(1, 20), (LONG, LONG), (LONG // 2, LONG - 20)],
     ],
     ids=str,
 )
@@ -141,11 +157,20 @@ def test_batches_of_one_kind_and_long_ones(backend: AttentionBackendSpec, reques
 def test_sliding_window(backend: AttentionBackendSpec, window: int):
     for block_size in _block_sizes(backend):
         _check(_case(backend, replace(SPEC, sliding_window=window), block_size=block_size), backend)
-    _check(_case(backend, replace(SPEC, sliding_window=window), [(1, 300), (290, 290), (200, 310)]), backend)
+    _check(
+        _case(
+            backend,
+            replace(SPEC, sliding_window=window),
+            [(1, LONG), (LONG - 10, LONG - 10), (LONG * 2 // 3, LONG + 10)],
+        ),
+        backend,
+    )
 
 
 @_each("soft_cap")
-@pytest.mark.parametrize("requests", [MIXED, [(1, 200), (150, 150), (140, 200)]], ids=["mixed", "long"])
+@pytest.mark.parametrize(
+    "requests", [MIXED, [(1, LONG - 20), (LONG // 2, LONG // 2), (LONG // 2 - 10, LONG - 20)]], ids=["mixed", "long"]
+)
 def test_soft_cap(backend: AttentionBackendSpec, requests: list[tuple[int, int]]):
     # At this scale many scores lie above the cap.
     _check(_case(backend, replace(SPEC, soft_cap=2.0, scale=1.0), requests), backend)

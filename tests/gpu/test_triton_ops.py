@@ -14,7 +14,7 @@ import torch
 from vcore import ops
 from vcore.ops.triton import gates, kv_write, linear, rms_norm, rotary
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.interpreted]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

@@ -20,7 +20,7 @@ from vcore_backends.triton_paged.configs import decode_config, prefill_config
 from vcore.errors import CapacityError
 from vcore.interfaces.attention import AttentionBackendContext, AttentionMetadata, LayerSpec
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.interpreted]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

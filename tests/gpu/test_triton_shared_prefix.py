@@ -21,7 +21,7 @@ from vcore_backends.triton_paged.shared_prefix import num_shared_splits
 
 from vcore.interfaces.attention import AttentionBackendContext, AttentionMetadata, LayerSpec
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.interpreted]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
