@@ -134,6 +134,8 @@ class AttentionConfig(ConfigNode):
 
     backend: PluginChoice = AUTO
     """The attention backend."""
+    fused_write: bool = False
+    """Normalise and turn queries and keys and write the cache in one kernel, where the model's layers can."""
 
 
 class CacheConfig(ConfigNode):

@@ -156,7 +156,12 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
 
     def build_model(context: BuildContext) -> Model:
-        context = replace(context, attention_fuses=capabilities.fuses, moe_routing=config.model.moe_routing)
+        context = replace(
+            context,
+            attention_fuses=capabilities.fuses,
+            moe_routing=config.model.moe_routing,
+            fused_write=config.attention.fused_write,
+        )
         model = cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
         _check_moe_routing(model, config)
         return model

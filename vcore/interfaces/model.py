@@ -40,6 +40,8 @@ class BuildContext:
     """`AttentionCapabilities.fuses` of the backend in `attention`: what the layers must leave to it."""
     moe_routing: Literal["model", "uniform"] = "model"
     """How tokens choose experts: by the model's own rule, or, for benchmarks, uniformly (`UniformRouting`)."""
+    fused_write: bool = False
+    """Whether layers normalise and turn queries and keys and write the cache in one kernel, where they can."""
 
 
 class Model(nn.Module, ABC):

@@ -53,7 +53,8 @@ class Attention(CachingLayer):
             )
         self.layer_index = layer_index
         self.kv_cache_spec = _cache_spec(spec, context.dtype)
-        self._writes_cache = "kv_write" not in context.attention_fuses
+        self.writes_cache = "kv_write" not in context.attention_fuses
+        """Whether K and V are written here, before the backend attends."""
         self._kernel = context.attention.build_layer(spec)
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn: AttentionContext) -> torch.Tensor:
@@ -66,11 +67,21 @@ class Attention(CachingLayer):
         Returns:
             [num_tokens, num_heads, head_dim].
         """
+        if self.writes_cache:
+            kv_write(k, v, *self.destination(k, attn))
+        return self.attend(q, k, v, attn)
+
+    def destination(
+        self, k: torch.Tensor, attn: AttentionContext
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Where the step's K and V go: the cache, slots and block offsets, as `kv_write` takes them."""
         layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
-        if self._writes_cache:
-            # CUDA's kernel divides for itself.
-            offsets = None if k.is_cuda else group.block_offsets(layer_cache.shape[2])
-            kv_write(k, v, layer_cache, group.slot_mapping, offsets)
+        # CUDA's kernel divides for itself.
+        return layer_cache, group.slot_mapping, None if k.is_cuda else group.block_offsets(layer_cache.shape[2])
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn: AttentionContext) -> torch.Tensor:
+        """As `forward`, with K and V in the cache already, unless the backend writes them."""
+        layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
         return self._kernel.forward(q, k, v, layer_cache, group.plan)
 
 

@@ -14,6 +14,7 @@ from vcore.layers.layer_norm import LayerNorm
 from vcore.layers.linear import QKVParallelLinear, RowParallelLinear
 from vcore.layers.norm import HeadsRMSNorm, NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.rotary import Rotation
+from vcore.ops.qk_norm_rope_write import qk_norm_rope_write_
 
 __all__ = ["AttentionBlock"]
 
@@ -87,6 +88,7 @@ class AttentionBlock(ResidualBlock):
         self.attention = Attention(context, layer_index, spec)
         self._head_dim = head_dim
         self._head_counts = (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads)
+        self._fuses_write = context.fused_write and self.attention.writes_cache and qk_norm != "all_heads"
 
     def forward(
         self, x: torch.Tensor, residual: torch.Tensor | None, rotation: Rotation | None, attn: AttentionContext
@@ -101,8 +103,32 @@ class AttentionBlock(ResidualBlock):
             What this block adds to the stream, and the stream before it.
         """
         x, residual = self.enter(x, residual)
-        q, k, v = self._project(x, rotation)
-        return self.leave(self.o_proj(self.attention(q, k, v, attn).flatten(1))), residual
+        if self._fuses_write and rotation is not None:
+            q, k, v = self._project_and_write(x, rotation, attn)
+            out = self.attention.attend(q, k, v, attn)
+        else:
+            q, k, v = self._project(x, rotation)
+            out = self.attention(q, k, v, attn)
+        return self.leave(self.o_proj(out.flatten(1))), residual
+
+    def _project_and_write(
+        self, x: torch.Tensor, rotation: Rotation, attn: AttentionContext
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `_project`; the keys and values are written into the cache by the same kernel."""
+        heads = self.qkv_proj(x).unflatten(-1, (-1, self._head_dim))
+        q_norm, k_norm = self.q_norm, self.k_norm
+        qk_norm_rope_write_(
+            heads,
+            None if q_norm is None else q_norm.weight,
+            None if k_norm is None else k_norm.weight,
+            0.0 if q_norm is None else q_norm.eps,
+            rotation.cos,
+            rotation.sin,
+            rotation.interleaved,
+            *self.attention.destination(heads, attn),
+        )
+        q, k, v = heads.split(self._head_counts, 1)
+        return q, k, v
 
     def _project(self, x: torch.Tensor, rotation: Rotation | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values, [num_tokens, heads, head_dim] each."""

@@ -9,6 +9,7 @@ from vcore.ops.latent_write import latent_write
 from vcore.ops.linear import linear, pack_linear_weight
 from vcore.ops.merge_attention import merge_attention_
 from vcore.ops.moe import fused_experts
+from vcore.ops.qk_norm_rope_write import qk_norm_rope_write_
 from vcore.ops.rms_norm import add_rms_norm, rms_norm
 from vcore.ops.rotary import apply_rotary_
 from vcore.ops.routing import softmax_top_k, uniform_top_k
@@ -26,6 +27,7 @@ __all__ = [
     "merge_attention_",
     "op",
     "pack_linear_weight",
+    "qk_norm_rope_write_",
     "rms_norm",
     "silu_and_mul",
     "softmax_top_k",
