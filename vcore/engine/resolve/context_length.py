@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,9 @@ def trained_length(config: HFConfig) -> tuple[int, str] | None:
     ``linear`` and ``dynamic`` scaling stretch ``max_position_embeddings`` by their factor, ``yarn`` stretches
     ``original_max_position_embeddings``; where ``llama3`` and ``longrope`` are used, ``max_position_embeddings``
     is the stretched length already. These are the conventions of transformers' ``modeling_rope_utils``.
+
+    Raises:
+        UnsupportedModelError: a scaling's factor is infinite or not a number.
     """
     text = text_config(config)
     key = next((key for key in _LENGTH_KEYS if isinstance(text.get(key), int)), None)
@@ -62,6 +66,12 @@ def trained_length(config: HFConfig) -> tuple[int, str] | None:
     scalings = _rope_scalings(text)
     if not scalings:
         return length, f"{key}={length}"
+    for scaling in scalings:
+        if not math.isfinite(scaling["factor"]):
+            raise UnsupportedModelError(
+                f"{config.origin}: found a rope scaling with factor={scaling['factor']!r}, expected a number above "
+                "zero. Fetch the file again, or correct it."
+            )
     return min((_scaled(key, length, scaling) for scaling in scalings), key=lambda found: found[0])
 
 

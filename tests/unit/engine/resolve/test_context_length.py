@@ -84,3 +84,11 @@ def test_a_config_that_does_not_say_needs_a_number() -> None:
 def test_a_model_with_room_for_no_token_is_refused(values: dict[str, Any], wanted: int | str) -> None:
     with pytest.raises(UnsupportedModelError, match=r"config\.json: found room for 0 tokens"):
         resolve_max_model_len(wanted, HFConfig(values))
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("kind", ["linear", "llama3"])
+def test_a_factor_that_is_no_number_is_refused(kind: str, factor: float) -> None:
+    """Python's JSON reads NaN and Infinity."""
+    with pytest.raises(UnsupportedModelError, match=r"rope scaling with factor=(nan|-?inf), expected a number"):
+        resolve_max_model_len("auto", config(rope_scaling={"type": kind, "factor": factor}))
