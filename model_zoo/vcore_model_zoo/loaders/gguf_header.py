@@ -197,7 +197,7 @@ class _HeaderWalk:
                 begin = at + _U64.size
                 at = begin + unpack(data, at)[0]
                 strings.append(data[begin:at].decode(errors="replace"))
-        except struct.error:  # the position is beyond the end
+        except (struct.error, OverflowError):  # the position is beyond the end, or beyond every end
             at = max(at, len(data)) + 1
         self._skip(at - self._at)
         return strings

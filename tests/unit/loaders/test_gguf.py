@@ -286,6 +286,15 @@ class TestDamaged:
         with pytest.raises(WeightsError, match="truncated or damaged"):
             loader(path).config()
 
+    @pytest.mark.parametrize("length", [2**62, 2**63, 2**64 - 1])
+    def test_a_length_in_a_list_of_texts_that_was_never_meant(self, tmp_path: Path, length: int) -> None:
+        """Beyond what an index may be, too."""
+        path = tmp_path / "x.gguf"
+        texts = struct.pack("<IQ", 8, 2) + struct.pack("<Q", length) + b"x" * 64  # 8 is a text's type, 9 an array's
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"k", 9) + texts)
+        with pytest.raises(WeightsError, match="truncated or damaged"):
+            read_gguf_header(path)
+
     def test_arrays_in_arrays_without_end(self, tmp_path: Path) -> None:
         path = tmp_path / "x.gguf"
         key = struct.pack("<Q1sI", 1, b"k", 9)  # 9 is an array's type
