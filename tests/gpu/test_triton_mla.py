@@ -110,6 +110,13 @@ def test_contexts_that_are_split_and_chunks_over_several_tiles(requests: list[tu
     check(SMALL, requests, DTYPES[0])
 
 
+def test_partial_results_may_be_merged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "decode_config", lambda **shape: replace(decode_config(**shape), merge_block=2))
+    monkeypatch.setattr(backend, "chunk_config", lambda **shape: replace(chunk_config(**shape), merge_block=2))
+    check(replace(SMALL, num_heads=1), [(1, 300)], DTYPES[0])
+    check(replace(SMALL, num_heads=1), [(3, 300)], DTYPES[0])
+
+
 @pytest.mark.parametrize("keys_first", [False, True])
 @pytest.mark.parametrize("block_n", [32, 64])
 def test_scores_may_be_laid_out_either_way(monkeypatch: pytest.MonkeyPatch, keys_first: bool, block_n: int) -> None:

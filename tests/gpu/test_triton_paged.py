@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from vcore_backends.triton_paged import backend as backend_module
 from vcore_backends.triton_paged.backend import TritonPagedBackend
 from vcore_backends.triton_paged.configs import decode_config, prefill_config
 
@@ -183,6 +184,11 @@ def test_soft_cap(window: int | None) -> None:
 
 
 def test_a_context_is_split_over_many_programs() -> None:
+    check(Case(rows=((1, 700), (1, 3), (1, 333)), num_kv_heads=1))
+
+
+def test_partial_results_may_be_merged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "decode_config", lambda **shape: replace(decode_config(**shape), merge_block=2))
     check(Case(rows=((1, 700), (1, 3), (1, 333)), num_kv_heads=1))
 
 
