@@ -88,7 +88,8 @@ class AttentionBlock(ResidualBlock):
         self.attention = Attention(context, layer_index, spec)
         self._head_dim = head_dim
         self._head_counts = (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads)
-        self._fuses_write = context.fused_write and self.attention.writes_cache and qk_norm != "all_heads"
+        can_fuse = self.q_norm is None or isinstance(self.q_norm, RMSNorm)
+        self._fuses_write = context.fused_write and self.attention.writes_cache and can_fuse
 
     def forward(
         self, x: torch.Tensor, residual: torch.Tensor | None, rotation: Rotation | None, attn: AttentionContext

@@ -71,19 +71,25 @@ def test_it_computes_the_same(
 
 
 @pytest.mark.parametrize(
-    ("positions", "qk_norm", "fuses"),
-    [(False, None, frozenset()), (True, "all_heads", frozenset()), (True, None, frozenset({"kv_write"}))],
-    ids=["no positions", "norms over all heads", "the backend writes"],
+    ("positions", "qk_norm", "kind", "fuses"),
+    [
+        (False, None, "rms", frozenset()),
+        (True, "all_heads", "rms", frozenset()),
+        (True, "head", "layer", frozenset()),
+        (True, None, "rms", frozenset({"kv_write"})),
+    ],
+    ids=["no positions", "norms over all heads", "norms that subtract the mean", "the backend writes"],
 )
 def test_what_it_cannot_do_is_done_as_ever(
     build_context: Callable[..., BuildContext],
     calls: list[str],
     positions: bool,
     qk_norm: str | None,
+    kind: str,
     fuses: frozenset[str],
 ) -> None:
     context = build_context({"max_position_embeddings": 32}, attention_fuses=fuses)
-    arguments = {"norms": NormStyle(eps=1e-3), "qk_norm": qk_norm}
+    arguments = {"norms": NormStyle(eps=1e-3, kind=kind), "qk_norm": qk_norm}
     expected = run(context, positions, **arguments)
     found = run(replace(context, fused_write=True), positions, **arguments)
     assert calls == ([] if fuses else ["kv_write", "kv_write"])
