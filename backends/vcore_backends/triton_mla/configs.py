@@ -5,11 +5,11 @@ The table was made for the device that it names; elsewhere the results are as ri
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from vcore_backends.config_tables import ConfigTables
 
 __all__ = ["AbsorbedConfig", "RaggedConfig", "chunk_config", "decode_config", "ragged_config"]
 
@@ -47,36 +47,23 @@ class RaggedConfig:
     """Depth of the software pipeline."""
 
 
-@cache
-def _tables() -> dict[str, list[dict[str, dict[str, int]]]]:
-    tables: dict[str, list[dict[str, dict[str, int]]]] = json.loads(
-        Path(__file__).with_name("configs.json").read_text(encoding="utf-8")
-    )["tables"]
-    return tables
-
-
-def _first_fit(table: str, shape: Mapping[str, int]) -> dict[str, int]:
-    """The values of the first entry none of whose limits `shape` exceeds."""
-    for entry in _tables()[table]:
-        if all(shape[name] <= limit for name, limit in entry["limits"].items()):
-            return entry["use"]
-    raise LookupError(f"configs.json has no {table} entry for {dict(shape)}; its last entry should have no limits")
+_TABLES = ConfigTables(Path(__file__).with_name("configs.json"))
 
 
 @cache
 def decode_config(*, itemsize: int, num_heads: int, num_requests: int) -> AbsorbedConfig:
     """For one query a request: by bytes of the dtype, heads and batch size."""
     shape = {"itemsize": itemsize, "num_heads": num_heads, "num_requests": num_requests}
-    return AbsorbedConfig(**_first_fit("decode", shape))  # type: ignore[arg-type]  # `keys_first` is a JSON boolean
+    return AbsorbedConfig(**_TABLES.first_fit("decode", shape))
 
 
 @cache
 def chunk_config(*, itemsize: int) -> AbsorbedConfig:
     """For several queries a request."""
-    return AbsorbedConfig(**_first_fit("chunk", {"itemsize": itemsize}))  # type: ignore[arg-type]  # likewise
+    return AbsorbedConfig(**_TABLES.first_fit("chunk", {"itemsize": itemsize}))
 
 
 @cache
 def ragged_config(*, itemsize: int, max_query_len: int) -> RaggedConfig:
     """For keys and values at hand: by bytes of the dtype and the step's longest chunk."""
-    return RaggedConfig(**_first_fit("ragged", {"itemsize": itemsize, "max_query_len": max_query_len}))
+    return RaggedConfig(**_TABLES.first_fit("ragged", {"itemsize": itemsize, "max_query_len": max_query_len}))

@@ -5,11 +5,11 @@ The table was tuned on the device that it names; elsewhere the results are as ri
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from vcore_backends.config_tables import ConfigTables
 
 __all__ = ["DecodeConfig", "PrefillConfig", "SharedConfig", "decode_config", "prefill_config", "shared_config"]
 
@@ -58,27 +58,14 @@ class SharedConfig:
     """Programs launched, over all KV heads and queries, for each multiprocessor: the prefix is split for that."""
 
 
-@cache
-def _tables() -> dict[str, list[dict[str, dict[str, int]]]]:
-    tables: dict[str, list[dict[str, dict[str, int]]]] = json.loads(
-        Path(__file__).with_name("configs.json").read_text(encoding="utf-8")
-    )["tables"]
-    return tables
-
-
-def _first_fit(table: str, shape: Mapping[str, int]) -> dict[str, int]:
-    """The values of the first entry none of whose limits `shape` exceeds."""
-    for entry in _tables()[table]:
-        if all(shape[name] <= limit for name, limit in entry["limits"].items()):
-            return entry["use"]
-    raise LookupError(f"configs.json has no {table} entry for {dict(shape)}; its last entry should have no limits")
+_TABLES = ConfigTables(Path(__file__).with_name("configs.json"))
 
 
 @cache
 def decode_config(*, itemsize: int, head_dim: int, num_requests: int) -> DecodeConfig:
     """The decode configuration for a dtype of `itemsize` bytes, a head dimension and a batch size."""
     shape = {"itemsize": itemsize, "head_dim": head_dim, "num_requests": num_requests}
-    return DecodeConfig(**_first_fit("decode", shape))
+    return DecodeConfig(**_TABLES.first_fit("decode", shape))
 
 
 @cache
@@ -90,11 +77,11 @@ def prefill_config(*, itemsize: int, head_dim: int, block_size: int, max_query_l
         "block_size": block_size,
         "max_query_len": max_query_len,
     }
-    return PrefillConfig(**_first_fit("prefill", shape))
+    return PrefillConfig(**_TABLES.first_fit("prefill", shape))
 
 
 @cache
 def shared_config(*, itemsize: int, head_dim: int, num_queries: int) -> SharedConfig:
     """The configuration for a dtype of `itemsize` bytes, a head dimension, and that many queries of a KV head."""
     shape = {"itemsize": itemsize, "head_dim": head_dim, "num_queries": num_queries}
-    return SharedConfig(**_first_fit("shared", shape))
+    return SharedConfig(**_TABLES.first_fit("shared", shape))
