@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 
 import torch
 
-from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext, LayerSpec
+from vcore.interfaces.attention import AttentionBackend, LayerSpec
 from vcore.ops.kv_write import kv_write
-from vcore.testing.attention_batch import build_attention_metadata
+from vcore.testing.paged_batch import PagedBatch
 
 __all__ = ["AttentionCase"]
 
 
-class AttentionCase:
+class AttentionCase(PagedBatch):
     """One step of some requests, with random queries, keys and values.
 
     The numbers depend on the seed and the place in the request alone, not on block size or dtype. Blocks
@@ -39,10 +38,8 @@ class AttentionCase:
         device: where they are.
         seed: of the numbers and of the places of blocks.
         """
+        super().__init__(requests, block_size=block_size, dtype=dtype, device=device, seed=seed)
         self.spec = spec
-        self.query_lens = [query for query, _ in requests]
-        self.seq_lens = [seq for _, seq in requests]
-        self._block_size, self._dtype, self._device = block_size, dtype, torch.device(device)
         generator = torch.Generator().manual_seed(seed)
         kv_heads = (spec.num_kv_heads, spec.head_dim)
         self._contexts = [torch.randn(seq, 2, *kv_heads, generator=generator).to(dtype) for seq in self.seq_lens]
@@ -53,11 +50,6 @@ class AttentionCase:
         new = [kv[len(kv) - query :] for kv, query in zip(self._contexts, self.query_lens, strict=True)]
         self.k, self.v = torch.cat(new).to(device).unbind(1)
         """This step's keys and values: [num_tokens, num_kv_heads, head_dim]."""
-        tables = self._give_out_blocks(seed)
-        self.metadata = build_attention_metadata(
-            self.query_lens, self.seq_lens, tables, block_size=block_size, device=device
-        )
-        self._tables = tables
 
     def run(
         self,
@@ -78,17 +70,6 @@ class AttentionCase:
         layer_cache = self.cache(with_step="kv_write" not in fuses)
         plan = backend.plan(self.metadata)
         return layer.forward(self.q, self.k, self.v, layer_cache, plan, out)
-
-    def context(self) -> AttentionBackendContext:
-        """What a backend for this case is built from."""
-        return AttentionBackendContext(
-            device=self._device,
-            dtype=self._dtype,
-            block_size=self._block_size,
-            max_num_seqs=len(self.seq_lens),
-            max_num_batched_tokens=max(1, sum(self.query_lens)),
-            max_model_len=max(self.seq_lens),
-        )
 
     def cache(self, *, with_step: bool = True) -> torch.Tensor:
         """[num_blocks, 2, block_size, num_kv_heads, head_dim]: the contexts, `with_step` or without its tokens."""
@@ -121,9 +102,3 @@ class AttentionCase:
         if spec.sliding_window is not None:
             scores = scores.masked_fill(behind >= spec.sliding_window, float("-inf"))
         return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
-
-    def _give_out_blocks(self, seed: int) -> list[list[int]]:
-        counts = [-(-seq // self._block_size) for seq in self.seq_lens]
-        block_ids = list(range(1, sum(counts) + 1))
-        random.Random(seed).shuffle(block_ids)
-        return [[block_ids.pop() for _ in range(count)] for count in counts]

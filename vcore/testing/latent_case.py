@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,12 +9,12 @@ import torch
 
 from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext, LatentSpec, RaggedBatch
 from vcore.ops.latent_write import latent_write
-from vcore.testing.attention_batch import build_attention_metadata
+from vcore.testing.paged_batch import PagedBatch
 
 __all__ = ["LatentCase", "RaggedCase", "build_ragged_batch"]
 
 
-class LatentCase:
+class LatentCase(PagedBatch):
     """One step of some requests in the absorbed form, with random queries and latents.
 
     The numbers depend on the seed and the place in the request alone, not on block size or dtype. Blocks
@@ -40,20 +39,14 @@ class LatentCase:
         device: where they are.
         seed: of the numbers and of the places of blocks.
         """
+        super().__init__(requests, block_size=block_size, dtype=dtype, device=device, seed=seed)
         self.spec = spec
-        self.query_lens = [query for query, _ in requests]
-        self.seq_lens = [seq for _, seq in requests]
-        self._block_size, self._dtype, self._device = block_size, dtype, torch.device(device)
         generator = torch.Generator().manual_seed(seed)
         self._contexts = [torch.randn(seq, spec.latent_dim, generator=generator).to(dtype) for seq in self.seq_lens]
         """Of each request, the latents of all its tokens: [seq_len, latent_dim]."""
         q = torch.randn(sum(self.query_lens), spec.num_heads, spec.latent_dim, generator=generator)
         self.q = q.to(device, dtype)
         """[num_tokens, num_heads, latent_dim]."""
-        self._tables = self._give_out_blocks(seed)
-        self.metadata = build_attention_metadata(
-            self.query_lens, self.seq_lens, self._tables, block_size=block_size, device=device
-        )
 
     def run(
         self,
@@ -74,17 +67,6 @@ class LatentCase:
         q = self.q[: self.metadata.num_decodes] if decodes_only else self.q
         return layer.forward_absorbed(q, self.cache(), backend.plan(self.metadata), out)
 
-    def context(self) -> AttentionBackendContext:
-        """What a backend for this case is built from."""
-        return AttentionBackendContext(
-            device=self._device,
-            dtype=self._dtype,
-            block_size=self._block_size,
-            max_num_seqs=len(self.seq_lens),
-            max_num_batched_tokens=max(1, sum(self.query_lens)),
-            max_model_len=max(self.seq_lens),
-        )
-
     def cache(self) -> torch.Tensor:
         """[num_blocks, block_size, latent_dim]: the contexts, this step's tokens among them."""
         num_blocks = 2 + max(block for table in self._tables for block in table)
@@ -104,12 +86,6 @@ class LatentCase:
             keys = latents.double()[:, None].expand(-1, self.spec.num_heads, -1)
             parts.append(_attend(q, keys, keys[..., :rank], self.spec.scale, causal=True)[0])
         return torch.cat(parts)
-
-    def _give_out_blocks(self, seed: int) -> list[list[int]]:
-        counts = [-(-seq // self._block_size) for seq in self.seq_lens]
-        block_ids = list(range(1, sum(counts) + 1))
-        random.Random(seed).shuffle(block_ids)
-        return [[block_ids.pop() for _ in range(count)] for count in counts]
 
 
 class RaggedCase:
