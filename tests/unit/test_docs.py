@@ -192,7 +192,7 @@ def returned_keys(file: str, function: str) -> set[str]:
     return {key.value for value in returns if isinstance(value, ast.Dict) for key in value.keys}  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["throughput", "latency", "startup", "overhead"])
+@pytest.mark.parametrize("name", ["throughput", "latency", "startup", "overhead", "kernels"])
 def test_the_json_keys_of_the_benchmarks_are_described(name: str) -> None:
     keys = returned_keys(f"vcore/bench/{name}.py", f"measure_{name}")
     assert keys

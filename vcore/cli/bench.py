@@ -1,4 +1,4 @@
-"""``vcore bench``: throughput, latency, startup, overhead. One JSON object with ``--json``, a table without."""
+"""``vcore bench``: throughput, latency, startup, overhead, kernels. One JSON object with ``--json``, else a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vcore.cli.bench_kernels import kernels
 from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
 
 app = typer.Typer(no_args_is_help=True, help="Measure the engine.")
@@ -120,6 +121,9 @@ def overhead(
                 profile=profile,
             )
         )
+
+
+app.command()(kernels)
 
 
 def _config(

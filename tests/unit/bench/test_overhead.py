@@ -32,7 +32,7 @@ def test_the_command_prints_one_json_object() -> None:
     assert {"num_requests", "step_ms"} <= set(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("command", ["throughput", "latency", "startup", "overhead"])
+@pytest.mark.parametrize("command", ["throughput", "latency", "startup", "overhead", "kernels"])
 def test_every_benchmark_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
