@@ -1,0 +1,87 @@
+"""`ServerSettings`: how the engine is served over HTTP. What the engine itself does stands in `EngineConfig`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+
+from vcore.config.models import ConfigNode
+
+__all__ = ["ServerSettings"]
+
+
+class ServerSettings(ConfigNode):
+    """How the engine is served over HTTP: frozen, unknown keys refused, secrets masked and fillable by ``${env:NAME}``."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; ``0.0.0.0`` for every one of this machine."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0 takes any free one."""
+    model_names: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What clients call the model; the first one stands in answers. Empty: `model.path`."""
+    api_keys: tuple[SecretStr, ...] = ()
+    """If any is given, a request must bear one of them: ``Authorization: Bearer KEY``."""
+    tls_cert: Path | None = None
+    """A PEM file with the certificate chain; needs `tls_key`."""
+    tls_key: Path | None = None
+    """A PEM file with the private key."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the server from a browser; ``*`` for all."""
+    max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
+    """Requests with a larger body are refused (413)."""
+    max_queue: Annotated[int, Field(ge=0)] = 4096
+    """How many samples may wait beside the `scheduler.max_num_seqs` that run; more are refused (429)."""
+    body_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
+    """Seconds within which a request's body must have arrived (408)."""
+    request_timeout_s: Annotated[float, Field(gt=0.0)] | None = None
+    """Seconds after which a request is ended with an error (504); None: never."""
+    drain_s: Annotated[float, Field(ge=0.0)] = 30.0
+    """After the first SIGTERM or Ctrl-C: seconds that open requests have to finish before they are ended."""
+    enable_profile: bool = False
+    """Serve ``/start_profile`` and ``/stop_profile`` although no API key is set."""
+    enable_reset: bool = False
+    """Serve ``/reset_prefix_cache`` although no API key is set."""
+    enable_trace: bool = False
+    """Serve ``/trace`` although no API key is set."""
+    enable_logits_processors: bool = False
+    """Let requests name logits-processor plugins (`logits_processors`)."""
+    log_requests: bool = False
+    """Log a line of JSON for each request."""
+    log_prompts: bool = False
+    """Put prompts and answers into these lines."""
+    tool_parser: str = "auto"
+    """The tool-call format; ``auto`` goes by the model, ``none`` leaves calls in the text."""
+    reasoning_parser: str = "auto"
+    """The reasoning format; ``auto`` goes by the model, ``none`` leaves reasoning in the text."""
+    chat_template: Path | None = None
+    """A Jinja file to use in the place of the model's own template."""
+
+    @model_validator(mode="after")
+    def _tls_needs_both(self) -> ServerSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both, or none")
+        if any(not key.get_secret_value() for key in self.api_keys):
+            raise ValueError("an API key is empty, so that anybody would have it; leave it out to need none")
+        return self
+
+    @property
+    def guarded(self) -> bool:
+        """Whether an API key is needed."""
+        return bool(self.api_keys)
+
+    @property
+    def profile_allowed(self) -> bool:
+        """Whether the profiling endpoints answer."""
+        return self.enable_profile or self.guarded
+
+    @property
+    def reset_allowed(self) -> bool:
+        """Whether ``/reset_prefix_cache`` answers."""
+        return self.enable_reset or self.guarded
+
+    @property
+    def trace_allowed(self) -> bool:
+        """Whether ``/trace`` answers."""
+        return self.enable_trace or self.guarded
