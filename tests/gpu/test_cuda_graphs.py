@@ -66,7 +66,7 @@ def generate(llm: LLM, prompts: list[list[int]], lengths: list[int], **params: A
 
 
 def graphs_of(llm: LLM) -> DecodeGraphs | None:
-    return llm._engine.core._executor._runner._graphs  # the one way to see that they are used
+    return llm._engine.core._executor._runner._forward.graphs  # the one way to see that they are used
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -55,7 +55,7 @@ def generate(
     with LLM(config=EngineConfig.model_validate(config)) as llm:
         for _ in range(2):  # the second time from captured graphs, and from cached prefixes
             outputs = llm.generate(prompts, params[: len(prompts)], use_tqdm=False)
-        graphs = llm._engine.core._executor._runner._graphs  # the one way to see that they are used
+        graphs = llm._engine.core._executor._runner._forward.graphs  # the one way to see that they are used
         kinds = set() if graphs is None else {shares for _, _, shares in graphs._graphs}
     return [list(output.outputs[0].token_ids) for output in outputs], kinds
 

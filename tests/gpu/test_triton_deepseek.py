@@ -80,7 +80,7 @@ def test_tokens_are_those_of_eager_steps(model: Path, rows: int, routing: str) -
         expected = [tokens for tokens, _ in generate(llm, PROMPTS[:rows], 30)]
     with engine(model, routing=routing) as llm:
         assert [tokens for tokens, _ in generate(llm, PROMPTS[:rows], 30)] == expected
-        graphs = llm._engine.core._executor._runner._graphs  # the one way to see that they are used
+        graphs = llm._engine.core._executor._runner._forward.graphs  # the one way to see that they are used
         assert graphs is not None
         assert graphs._graphs
 
@@ -101,4 +101,4 @@ def test_latent_layers_are_its_own_where_it_is_named(model: Path) -> None:
 
 
 def _modules(llm: LLM):
-    return llm._engine.core._executor._runner._model.modules()
+    return llm._engine.core._executor._runner._forward._model.modules()

@@ -37,6 +37,7 @@ from vcore.plugins import (
 )
 from vcore.runner.cuda_graphs import graph_sizes
 from vcore.runner.model_runner import ModelRunner
+from vcore.runner.segments import segment_sizes
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
 from vcore.scheduler.settings import largest_chunk
@@ -61,6 +62,10 @@ class Engine:
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     catalog: Catalog
+
+
+_MOST_SEGMENT_TOKENS = 0
+"""Larger steps keep the device busy for longer than the host takes to launch their kernels."""
 
 
 def build_engine(
@@ -181,6 +186,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         vocab_size=resolution.vocab_size,
         num_threads=cast(int, config.runtime.num_threads),
         graph_sizes=_graph_sizes(resolution, capabilities),
+        segment_sizes=_segment_sizes(resolution),
     )
     return ModelRunner(
         settings,
@@ -210,6 +216,14 @@ def _graph_sizes(resolution: Resolution, capabilities: AttentionCapabilities) ->
     if resolution.device.type != "cuda" or runtime.enforce_eager or runtime.tensor_parallel_size > 1:
         return ()
     return () if capabilities.graph_support == "none" else graph_sizes(resolution.max_num_seqs)
+
+
+def _segment_sizes(resolution: Resolution) -> tuple[int, ...]:
+    """What steps with prompts are recorded for in segments; any backend will do, since attention stays outside."""
+    runtime = resolution.config.runtime
+    if resolution.device.type != "cuda" or runtime.enforce_eager or runtime.tensor_parallel_size > 1:
+        return ()
+    return segment_sizes(min(resolution.max_num_batched_tokens, _MOST_SEGMENT_TOKENS))
 
 
 def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 __all__ = [
+    "Attend",
     "AttentionBackend",
     "AttentionBackendContext",
     "AttentionContext",
@@ -318,6 +319,11 @@ class GroupContext:
         return self.shared(("block_offsets", block_size), divide)
 
 
+Attend = Callable[..., torch.Tensor]
+"""The part of a layer that `AttentionContext.run` computes: from the context, a tensor to write to or None, and inputs,
+[num_tokens, ...] each, to [num_tokens, ...]. Given a tensor to write to, it returns that one."""
+
+
 class AttentionContext:
     """What a model's `forward` gets as `attn`: of each layer that keeps a cache, its group's step and its cache."""
 
@@ -330,3 +336,17 @@ class AttentionContext:
         """
         self.layer_groups = layer_groups
         self.layer_caches = layer_caches
+
+    def run(self, attend: Attend, *inputs: torch.Tensor) -> torch.Tensor:
+        """What `attend` gives. A layer computes by this whatever looks at more of the step than `slot_mapping`.
+
+        A step may be recorded on the device in pieces and replayed for others of as many tokens (segments). What is
+        handed here is then computed anew in each step, between two pieces; all else is in the pieces, where a
+        group's `plan` and `metadata` are out of reach.
+
+        Args:
+            attend: called with the step, where to write the result (or None), and `inputs`. Its result has a row a
+                token of the step, and depends on its arguments alone.
+            inputs: [num_tokens, ...] each; in a recorded step there are more rows than `attend` is given.
+        """
+        return attend(self, None, *inputs)

@@ -81,8 +81,13 @@ class Attention(CachingLayer):
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn: AttentionContext) -> torch.Tensor:
         """As `forward`, with K and V in the cache already, unless the backend writes them."""
+        return attn.run(self._attend, q, k, v)
+
+    def _attend(
+        self, attn: AttentionContext, out: torch.Tensor | None, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
         layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
-        return self._kernel.forward(q, k, v, layer_cache, group.plan)
+        return self._kernel.forward(q, k, v, layer_cache, group.plan, out)
 
 
 def _cache_spec(spec: LayerSpec, dtype: torch.dtype) -> KVCacheSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from vcore.interfaces.attention import AttentionContext, GroupContext, LatentSpec
@@ -50,16 +52,30 @@ class LatentAttention(CachingLayer):
         """
         layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
         latent_write(latent, layer_cache, group.slot_mapping)
+        return attn.run(partial(self._attend, kv_b_proj), q, latent)
+
+    def _attend(
+        self,
+        kv_b_proj: KVUpProjection,
+        attn: AttentionContext,
+        out: torch.Tensor | None,
+        q: torch.Tensor,
+        latent: torch.Tensor,
+    ) -> torch.Tensor:
+        layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
         num_decodes = group.metadata.num_decodes
         pieces = None
         if num_decodes < group.metadata.num_tokens:
             pieces = self._pieces(group, layer_cache.shape[1])
         if pieces is None:
-            return self._absorbed(q, kv_b_proj, layer_cache, group)
-        prefill = self._up_projected(q[num_decodes:], latent[num_decodes:], kv_b_proj, layer_cache, pieces)
-        if not num_decodes:
-            return prefill
-        return torch.cat((self._absorbed(q[:num_decodes], kv_b_proj, layer_cache, group), prefill))
+            parts = [self._absorbed(q, kv_b_proj, layer_cache, group)]
+        else:
+            parts = [self._up_projected(q[num_decodes:], latent[num_decodes:], kv_b_proj, layer_cache, pieces)]
+            if num_decodes:
+                parts.insert(0, self._absorbed(q[:num_decodes], kv_b_proj, layer_cache, group))
+        if out is None and len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts, out=out)
 
     def _pieces(self, group: GroupContext, block_size: int) -> list[LatentPiece] | None:
         """The step's plan, which all layers of one shape share."""

@@ -14,11 +14,11 @@ It knows nothing of models or backends: it captures functions, which must read l
 
 from __future__ import annotations
 
-import gc
+import itertools
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from vcore.interfaces.attention import AttentionMetadata
 from vcore.runner.choice import choose_and_record
 from vcore.runner.decode_input import DecodeInput
+from vcore.runner.memory import memory_taken_by
+from vcore.runner.recorder import GraphRecorder, Recorder, Replay
 
 __all__ = ["ComputeLogits", "DecodeGraphs", "Forward", "graph_sizes"]
 
@@ -59,6 +61,8 @@ class DecodeGraphs:
         decode_input: DecodeInput,
         last_token_ids: torch.Tensor,
         sizes: Sequence[int],
+        *,
+        recorder: Recorder | None = None,
     ) -> None:
         """Capture nothing yet.
 
@@ -68,16 +72,16 @@ class DecodeGraphs:
             decode_input: as many rows as the largest size.
             last_token_ids: int64 [max_num_seqs] on the device: what each row sampled last, read and written.
             sizes: ascending.
+            recorder: captures; None means one of its own.
         """
         self._forward = forward
         self._compute_logits = compute_logits
         self._input = decode_input
         self._last_token_ids = last_token_ids
         self._sizes = list(sizes)
-        self._graphs: dict[tuple[int, bool, bool], torch.cuda.CUDAGraph] = {}
+        self._recorder = recorder or GraphRecorder()
+        self._graphs: dict[tuple[int, bool, bool], Replay] = {}
         """By size, whether it samples, and whether attention is told of shared blocks."""
-        self._memory: tuple[Any, torch.cuda.Stream] | None = None
-        """What all graphs share: their memory pool, and the stream that they are captured on."""
         self._sampled = torch.zeros((2, sizes[-1]), dtype=torch.int64, device=last_token_ids.device)
         """Token ids, then scores as float32. Every replay leaves its result here, and the next overwrites it."""
         self._hidden_states: torch.Tensor | None = None
@@ -112,12 +116,18 @@ class DecodeGraphs:
             return None
         return self._hidden_states[: rows.size]
 
-    def measure(self) -> int:
-        """About how many bytes the graphs of all sizes take, found by capturing the largest and the smallest."""
-        if not self._sizes:
-            return 0
-        taken = [_taken_by(self._capture, size) for size in (self._sizes[-1], self._sizes[0])]
-        return taken[0] + taken[1] * (len(self._sizes) - 1)
+    def measure(self, *, shares: bool = False) -> int:
+        """About how many bytes the graphs of all sizes take, found by capturing the largest and the smallest.
+
+        Both those that sample and the others; `shares` says whether there will be some for steps with shared blocks.
+        """
+        num_bytes = 0
+        for samples, sharing in itertools.product((True, False), (False, True) if shares else (False,)):
+            if self._sizes:
+                ends = (self._sizes[-1], self._sizes[0])
+                taken = [memory_taken_by(partial(self._capture, size, samples, sharing)) for size in ends]
+                num_bytes += taken[0] + taken[1] * max(0, len(self._sizes) - 1)
+        return num_bytes
 
     def close(self) -> None:
         """Free the graphs; nothing is replayed any more."""
@@ -135,53 +145,35 @@ class DecodeGraphs:
     ) -> bool:
         size = self._sizes[bisect_left(self._sizes, rows.size)]
         shares = num_shared_blocks > 0
-        graph = self._graphs.get((size, samples, shares)) or self._capture(size, samples, shares)
-        if graph is None:
+        replay = self._graphs.get((size, samples, shares)) or self._capture(size, samples, shares)
+        if replay is None:
             return False
         self._input.fill(rows, size, temperature, keys, num_shared_blocks)
-        graph.replay()
+        replay()
         return True
 
-    def _capture(self, size: int, samples: bool = True, shares: bool = False) -> torch.cuda.CUDAGraph | None:
+    def _capture(self, size: int, samples: bool = True, shares: bool = False) -> Replay | None:
         """The graph for `size` rows; None, once and for all, if the model cannot be captured."""
         if not self._sizes:
             return None
         try:
-            graph = self._try_capture(size, samples, shares)
+            replay = self._try_capture(size, samples, shares)
         except RuntimeError as error:  # what CUDA refuses in a capture, such as waiting for the device, and no memory
             logger.warning("decoding goes on without CUDA graphs, more slowly: capturing one failed: %s", error)
             self.close()
             return None
-        self._graphs[size, samples, shares] = graph
+        self._graphs[size, samples, shares] = replay
         logger.debug("captured the CUDA graph of %d rows", size)
-        return graph
+        return replay
 
-    def _try_capture(self, size: int, samples: bool, shares: bool) -> torch.cuda.CUDAGraph:
+    def _try_capture(self, size: int, samples: bool, shares: bool) -> Replay:
         self._input.fill(_NO_ROWS, size)
         # Once outside: kernels are compiled and libraries set up, which no capture allows.
         self._compute(size, samples, shares)
-        if self._memory is None:
-            self._memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream())  # type: ignore[no-untyped-call]
-        pool, stream = self._memory
-        graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream()
-        stream.wait_stream(current)
-        # A collection could free what belongs to another graph, which no capture allows either.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            with torch.cuda.stream(stream):
-                # Other threads go on as they were: they may allocate pinned memory.
-                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-                try:
-                    self._compute(size, samples, shares)
-                finally:
-                    graph.capture_end()
-        finally:
-            if collecting:
-                gc.enable()
-        current.wait_stream(stream)
-        return graph
+        with self._recorder.session():
+            self._recorder.begin()
+            self._compute(size, samples, shares)
+            return self._recorder.end()
 
     def _compute(self, size: int, samples: bool, shares: bool) -> None:
         """What a graph does."""
@@ -196,12 +188,3 @@ class DecodeGraphs:
         if self._hidden_states is None:  # the first time is never within a capture
             self._hidden_states = hidden_states.new_empty((self._sizes[-1], *hidden_states.shape[1:]))
         self._hidden_states[:size].copy_(hidden_states)
-
-
-def _taken_by(capture: Callable[[int], object], size: int) -> int:
-    """By how many bytes the device's free memory shrinks."""
-    torch.cuda.synchronize()
-    before = torch.cuda.mem_get_info()[0]
-    capture(size)
-    torch.cuda.synchronize()
-    return max(0, before - torch.cuda.mem_get_info()[0])

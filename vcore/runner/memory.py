@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from vcore.errors import CapacityError
 from vcore.kv_cache.layout import CacheLayout
 from vcore.kv_cache.spec import KVCacheSpec
 
-__all__ = ["allocate_caches", "available_host_bytes", "cuda_cache_bytes"]
+__all__ = ["allocate_caches", "available_host_bytes", "cuda_cache_bytes", "memory_taken_by"]
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -62,6 +62,15 @@ def cuda_cache_bytes(device: torch.device, memory_fraction: float, activation_by
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     return max(0, int(total * memory_fraction) - (total - free) - activation_bytes)
+
+
+def memory_taken_by(act: Callable[[], object]) -> int:
+    """By how many bytes `act` shrinks the free memory of the current CUDA device."""
+    torch.cuda.synchronize()
+    before = torch.cuda.mem_get_info()[0]
+    act()
+    torch.cuda.synchronize()
+    return max(0, before - torch.cuda.mem_get_info()[0])
 
 
 def allocate_caches(

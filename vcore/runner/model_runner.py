@@ -4,7 +4,7 @@
         apply the difference         batch state, sampling state
         decode path                  if it takes the step, nothing more is to do (CUDA graphs)
         build                        the step's tensors, one copy to the device
-        launch_forward               plan attention, hidden states
+        launch_forward               hidden states: `ForwardPass`
         launch_sampling              logits of the rows that sample, tokens, copies to the host
     LaunchedStep.collect()           the tokens
 
@@ -14,7 +14,8 @@ It knows nothing of scheduling, blocks' owners, text or plugins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +23,18 @@ import numpy as np
 import torch
 
 from vcore.errors import EngineError
-from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata, GroupContext
+from vcore.interfaces.attention import AttentionBackend
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
-from vcore.kv_cache.layout import CacheLayout, build_cache_layout
+from vcore.kv_cache.layout import CacheLayout
 from vcore.runner.batch_state import BatchState
-from vcore.runner.cuda_graphs import DecodeGraphs
-from vcore.runner.decode_input import DecodeInput
 from vcore.runner.decode_path import DecodePath
+from vcore.runner.forward_pass import ForwardPass
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
 from vcore.runner.launched_step import HostCopies, LaunchedStep, PromptPart
-from vcore.runner.memory import allocate_caches, available_host_bytes, cuda_cache_bytes
+from vcore.runner.model_loading import load_model
 from vcore.runner.processors import ProcessorFactory
-from vcore.runner.profile_run import profile_run
 from vcore.runner.profiler import StepProfiler
 from vcore.runner.prompt_logprobs import PromptLogprobs, PromptSpan
 from vcore.runner.sampler import Sampled, Sampler
@@ -116,11 +115,8 @@ class ModelRunner:
         self._pending: deque[LaunchedStep] = deque()
         """Launched steps whose tokens the batch state may not know yet."""
         self._profiler = StepProfiler(rank, device)
-        self._model: Model | None = None
-        self._layout = build_cache_layout((), settings.block_size)
-        self._group_of_layer: tuple[int, ...] = ()
-        self._caches: list[torch.Tensor] | None = None
-        self._graphs: DecodeGraphs | None = None
+        self._forward: ForwardPass | None = None
+        """The model, once it is loaded."""
         self._decode_path: DecodePath | None = None
 
     def load(self) -> None:
@@ -141,33 +137,21 @@ class ModelRunner:
             tp_rank=self._rank,
             tp_size=self._world_size,
         )
-        default_dtype = torch.get_default_dtype()
-        torch.set_default_dtype(settings.dtype)
-        try:
-            with torch.device(settings.device):
-                model = self._build_model(context)
-        finally:
-            torch.set_default_dtype(default_dtype)
-        with torch.no_grad(), self._loader.open() as checkpoint:
-            model.load_weights(checkpoint)
-        self._layout = build_cache_layout(model.kv_cache_specs(), settings.block_size)
-        self._group_of_layer = self._layout.group_of_layer
-        self._state.set_groups(self._layout.windows)
-        self._model = model.eval().requires_grad_(False)
+        with self._on_device():
+            model = load_model(context, self._build_model, self._loader)
+            forward = ForwardPass(model, self._attention, settings, self._state, self._last_token_ids)
+        self._state.set_groups(forward.layout.windows)
+        self._forward = forward
 
     def cache_bytes_available(self) -> int:
-        """Bytes that this rank can give to the KV cache; on CUDA, found by a run of the largest step."""
-        settings = self._settings
-        if settings.device.type != "cuda":
-            share = int(available_host_bytes() * settings.memory_fraction)
-            return min(share, settings.cpu_cache_bytes_limit)
-        peak = profile_run(self._loaded_model(), self._attention, settings, self._layout)
-        return cuda_cache_bytes(settings.device, settings.memory_fraction, peak + self._graph_bytes())
+        """Bytes that this rank can give to the KV cache; on CUDA, found by runs of the largest steps."""
+        forward, self._decode_path = self._loaded(), None
+        with self._on_device():
+            return forward.cache_bytes_available()
 
     def cache_layout(self) -> CacheLayout:
         """How the model's layers share blocks."""
-        self._loaded_model()
-        return self._layout
+        return self._loaded().layout
 
     def initialize_cache(self, num_blocks: int) -> None:
         """Allocate the cache of `num_blocks` blocks, the null block among them.
@@ -175,26 +159,22 @@ class ModelRunner:
         Raises:
             CapacityError: memory does not hold it; the message has the numbers.
         """
-        self._drop_cache()
-        specs, settings = self._loaded_model().kv_cache_specs(), self._settings
-        self._caches = allocate_caches(specs, self._layout, num_blocks, settings.block_size, settings.device)
-        if settings.graph_sizes:
-            sizes = settings.graph_sizes
-            decode_input = DecodeInput(
-                self._state, max_size=sizes[-1], windows=self._layout.windows, device=settings.device
-            )
-            self._graphs = DecodeGraphs(self._forward, self._compute_logits, decode_input, self._last_token_ids, sizes)
-            self._decode_path = DecodePath(self._graphs, self._state, self._sampling, settings.device)
+        forward = self._loaded()
+        with self._on_device():
+            forward.initialize_cache(num_blocks)
+        self._decode_path = None
+        if forward.graphs is not None:
+            self._decode_path = DecodePath(forward.graphs, self._state, self._sampling, self._settings.device)
 
     def launch(self, output: SchedulerOutput) -> LaunchedStep:
         """Apply the difference and launch the step. The state keeps what was applied even if the step fails."""
-        with torch.inference_mode():
+        with self._on_device(), torch.inference_mode():
             self._apply(output)
             if not output.rows.size:
                 return self._empty_step(output.step_id)
             while self._pending and self._pending[0].settled:
                 self._pending.popleft()
-            num_shared_blocks = self._shared_blocks(output)
+            num_shared_blocks = self._loaded().shared_blocks(output)
             if self._decode_path is not None and not len(self._prompt_logprobs):
                 step = self._decode_path.launch(output, num_shared_blocks)
                 if step is not None:
@@ -202,15 +182,13 @@ class ModelRunner:
                     return step
             last_token_ids = self._last_token_ids if self._pending else None
             batch = self._builder.build(output, last_token_ids, num_shared_blocks)
-            return self.launch_sampling(self.launch_forward(output, batch))
+            return self.launch_sampling(self.launch_forward(output, batch, num_shared_blocks))
 
-    def launch_forward(self, output: SchedulerOutput, batch: ForwardBatch) -> LaunchedForward:
-        """Launch the model on `batch`; its tokens count as computed from here on."""
-        hidden_states = None
-        if self._graphs is not None and output.num_decodes == batch.rows.size and self._graphs.takes(batch.rows.size):
-            hidden_states = self._graphs.run(batch.rows, self._shared_blocks(output))
-        if hidden_states is None:
-            hidden_states = self._forward(batch.input_ids, batch.positions, batch.groups)
+    def launch_forward(
+        self, output: SchedulerOutput, batch: ForwardBatch, num_shared_blocks: int = 0
+    ) -> LaunchedForward:
+        """Launch the model on `batch`, built for as many shared blocks; its tokens count as computed from here on."""
+        hidden_states = self._loaded().hidden_states(output, batch, num_shared_blocks)
         spans = []
         if len(self._prompt_logprobs):
             spans = self._prompt_logprobs.spans(batch.rows, batch.starts, batch.metadata.query_start_loc_cpu)
@@ -230,7 +208,7 @@ class ModelRunner:
             hidden_states = forward.hidden_states
             if batch.logits_indices is not None:
                 hidden_states = hidden_states.index_select(0, batch.logits_indices)
-            sampled = self._sampler.sample(self._compute_logits(hidden_states), plan)
+            sampled = self._sampler.sample(self._loaded().compute_logits(hidden_states), plan)
         step = LaunchedStep(
             step_id=forward.step_id,
             state=self._state,
@@ -260,38 +238,15 @@ class ModelRunner:
         if self._profiler.running:
             self.stop_profile()
         self._pending.clear()
-        self._drop_cache()
-        self._model = None
+        if self._forward is not None:
+            self._forward.drop_cache()
+        self._forward = self._decode_path = None
 
-    def _drop_cache(self) -> None:
-        """Free the cache, and the graphs that have its addresses."""
-        if self._graphs is not None:
-            self._graphs.close()
-        self._graphs = self._decode_path = self._caches = None
-
-    def _graph_bytes(self) -> int:
-        """What the CUDA graphs will take, found with a cache of the null block alone."""
-        if not self._settings.graph_sizes:
-            return 0
-        self.initialize_cache(1)
-        assert self._graphs is not None
-        with torch.inference_mode():
-            num_bytes = self._graphs.measure()
-        self._drop_cache()
-        return num_bytes
-
-    def _forward(
-        self, input_ids: torch.Tensor, positions: torch.Tensor, groups: Sequence[AttentionMetadata]
-    ) -> torch.Tensor:
-        contexts = [GroupContext(self._attention.plan(metadata), metadata) for metadata in groups]
-        context = AttentionContext([contexts[index] for index in self._group_of_layer], self._caches or ())
-        hidden_states: torch.Tensor = self._loaded_model()(input_ids, positions, context)
-        return hidden_states
-
-    def _shared_blocks(self, output: SchedulerOutput) -> int:
-        """How many leading blocks attention is told that the decode rows share; 0 if it has no use for them."""
-        count = output.num_shared_blocks
-        return count if count and self._attention.uses_shared_prefix(output.num_decodes, count) else 0
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Makes the runner's CUDA device the current one of the calling thread, whichever that is: kernels, streams and
+        graphs are launched on the current device, not on that of their tensors."""
+        device = self._settings.device
+        return torch.cuda.device(device) if device.type == "cuda" else _NO_DEVICE
 
     def _apply(self, output: SchedulerOutput) -> None:
         self._state.apply(output)
@@ -326,17 +281,8 @@ class ModelRunner:
         rows = batch.sampled_rows[(flags & Need.PROCESSOR) != 0].tolist()
         return self._sampling.processors.needs_host_tokens(rows)
 
-    def _compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        logits = self._loaded_model().compute_logits(hidden_states)
-        if logits.shape[1] != self._settings.vocab_size:
-            raise EngineError(
-                f"the model gave logits of {logits.shape[1]} tokens, but its configuration has a vocabulary of "
-                f"{self._settings.vocab_size}; compute_logits must return [num_rows, vocab_size]"
-            )
-        return logits
-
     def _prompt_part(self, span: PromptSpan, hidden_states: torch.Tensor, copies: HostCopies) -> PromptPart:
-        parts = self._prompt_logprobs.compute(span, hidden_states, self._compute_logits)
+        parts = self._prompt_logprobs.compute(span, hidden_states, self._loaded().compute_logits)
         return PromptPart(span.row, span.num_top, [copies.take_logprobs(part) for part in parts])
 
     def _append(self, step: LaunchedStep, rows_on_device: torch.Tensor | None) -> None:
@@ -359,11 +305,12 @@ class ModelRunner:
         copies = HostCopies(self._settings.device)
         return LaunchedStep(step_id=step_id, state=self._state, rows=rows, sampled=_NOTHING, copies=copies)
 
-    def _loaded_model(self) -> Model:
-        if self._model is None:
+    def _loaded(self) -> ForwardPass:
+        if self._forward is None:
             raise EngineError("the runner has no model; call load first")
-        return self._model
+        return self._forward
 
 
+_NO_DEVICE = nullcontext()
 _NOTHING = Sampled(torch.empty(0, dtype=torch.int64), torch.empty(0))
 """The outcome of a step in which no row samples."""

@@ -1,6 +1,7 @@
-"""`profile_run`: how much memory a step takes at its peak, found by computing the largest one there can be.
+"""`profile_run`: how much memory a step takes at its peak, found by computing the largest there can be.
 
-Its tokens belong to nobody: every slot and every block is the null block's.
+With latent attention that may be one of fresh prompts, or one over a cache, whose latents are projected up. The
+tokens belong to nobody: every slot and every block is the null block's.
 """
 
 from __future__ import annotations
@@ -9,25 +10,33 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcore.interfaces.attention import AttentionBackend, AttentionContext, AttentionMetadata, GroupContext
 from vcore.interfaces.model import Model
 from vcore.kv_cache.layout import CacheLayout
+from vcore.kv_cache.spec import LatentCacheSpec
+from vcore.layers.latent_prefill import WORKSPACE_TOKENS
 from vcore.runner.choice import race_filtered
 from vcore.runner.gumbel import token_offsets
 from vcore.runner.memory import allocate_caches
 from vcore.runner.settings import RunnerSettings
 
-__all__ = ["largest_metadata", "profile_run", "run_largest_step"]
+__all__ = ["largest_metadata", "null_metadata", "profile_run", "run_largest_step"]
 
 
 def profile_run(model: Model, attention: AttentionBackend, settings: RunnerSettings, layout: CacheLayout) -> int:
     """Bytes that the largest step allocates at its peak, beyond what is allocated now; CUDA only."""
-    caches = allocate_caches(model.kv_cache_specs(), layout, 1, settings.block_size, settings.device)
+    specs = model.kv_cache_specs()
+    caches = allocate_caches(specs, layout, 1, settings.block_size, settings.device)
+    steps = [largest_metadata(settings)]
+    if any(isinstance(spec, LatentCacheSpec) for spec in specs):
+        steps.append(largest_metadata(settings, num_cached=2 * WORKSPACE_TOKENS))
     torch.cuda.synchronize(settings.device)
     torch.cuda.reset_peak_memory_stats(settings.device)
     before = torch.cuda.memory_allocated(settings.device)
-    run_largest_step(model, attention, settings, layout, caches)
+    for metadata in steps:
+        run_largest_step(model, attention, settings, layout, caches, metadata)
     torch.cuda.synchronize(settings.device)
     return torch.cuda.max_memory_allocated(settings.device) - before
 
@@ -39,10 +48,10 @@ def run_largest_step(
     settings: RunnerSettings,
     layout: CacheLayout,
     caches: list[torch.Tensor],
+    metadata: AttentionMetadata,
 ) -> None:
-    """Compute `max_num_batched_tokens` dummy tokens and sample for `max_num_seqs` rows. Writes block 0 alone."""
+    """Compute the step `metadata` of dummy tokens and sample for `max_num_seqs` rows. Writes block 0 alone."""
     device = settings.device
-    metadata = largest_metadata(settings)
     input_ids = torch.zeros(metadata.num_tokens, dtype=torch.int64, device=device)
     positions = torch.arange(metadata.num_tokens, device=device) % settings.max_model_len
     groups = []
@@ -58,26 +67,43 @@ def run_largest_step(
     race_filtered(logits, rows, ones, rows, token_offsets(settings.vocab_size, device), top_k, ones, ones)
 
 
-def largest_metadata(settings: RunnerSettings) -> AttentionMetadata:
-    """A step of `max_num_batched_tokens` new tokens, in as few and as long requests as there may be."""
-    device, longest = settings.device, settings.max_model_len
-    num_tokens = min(settings.max_num_batched_tokens, longest * settings.max_num_seqs)
-    num_requests = -(-num_tokens // longest)
-    seq_lens = np.full(num_requests, longest, dtype=np.int32)
-    seq_lens[-1] = num_tokens - longest * (num_requests - 1)
+def largest_metadata(settings: RunnerSettings, num_cached: int = 0) -> AttentionMetadata:
+    """A step of `max_num_batched_tokens` new tokens, in as few and as long requests as there may be.
+
+    `num_cached` tokens of each request, or as many as half of the longest, were computed before.
+    """
+    longest = settings.max_model_len
+    num_cached = min(num_cached, longest // 2)
+    longest_new = longest - num_cached
+    num_tokens = min(settings.max_num_batched_tokens, longest_new * settings.max_num_seqs)
+    num_requests = -(-num_tokens // longest_new)
+    num_new = np.full(num_requests, longest_new, dtype=np.int32)
+    num_new[-1] = num_tokens - longest_new * (num_requests - 1)
     # Rows with one token come first.
-    seq_lens = np.sort(seq_lens)
-    query_start_loc = np.append(0, np.cumsum(seq_lens)).astype(np.int32)
-    width = settings.max_blocks_per_row
+    return _metadata(settings, np.sort(num_new), num_cached)
+
+
+def null_metadata(settings: RunnerSettings, num_tokens: int, window: int | None) -> AttentionMetadata:
+    """A step of `num_tokens`, or as many as there may be, in requests of equal lengths."""
+    num_requests = -(-num_tokens // settings.max_model_len)
+    shares = np.diff(np.linspace(0, num_tokens, num_requests + 1).astype(np.int32))
+    return replace(_metadata(settings, np.sort(shares), 0), sliding_window=window)
+
+
+def _metadata(settings: RunnerSettings, num_new: NDArray[np.int32], num_cached: int) -> AttentionMetadata:
+    """Requests of as many new tokens, behind `num_cached` others each; all of it is the null block's."""
+    device, seq_lens = settings.device, num_new + np.int32(num_cached)
+    query_start_loc = np.append(0, np.cumsum(num_new)).astype(np.int32)
+    num_requests, num_tokens, width = num_new.size, int(query_start_loc[-1]), settings.max_blocks_per_row
     return AttentionMetadata(
         num_tokens=num_tokens,
         num_requests=num_requests,
-        num_decodes=int((seq_lens == 1).sum()),
+        num_decodes=int((num_new == 1).sum()),
         query_start_loc=torch.from_numpy(query_start_loc).to(device),
         query_start_loc_cpu=query_start_loc,
         seq_lens=torch.from_numpy(seq_lens).to(device),
         seq_lens_cpu=seq_lens,
-        max_query_len=int(seq_lens.max()),
+        max_query_len=int(num_new.max()),
         max_seq_len=int(seq_lens.max()),
         block_table=torch.zeros((num_requests, width), dtype=torch.int32, device=device),
         slot_mapping=torch.zeros(num_tokens, dtype=torch.int64, device=device),

@@ -33,6 +33,8 @@ class RunnerSettings:
     """The width of the model's logits."""
     graph_sizes: tuple[int, ...] = ()
     """Numbers of rows, ascending, that CUDA graphs of decode steps are captured for; none: no graphs."""
+    segment_sizes: tuple[int, ...] = ()
+    """Numbers of tokens, ascending, that other steps are recorded for in segments; none: no segments."""
     num_threads: int | None = None
     """CPU threads for computing, set for the whole process when the model is loaded; None leaves them."""
     cpu_cache_bytes_limit: int = CPU_CACHE_BYTES_LIMIT

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.model_case import *  # noqa: F403
     from vcore.testing.model_contract import *  # noqa: F403
     from vcore.testing.model_driver import *  # noqa: F403
+    from vcore.testing.tape_recorder import *  # noqa: F403
     from vcore.testing.thread_collective import *  # noqa: F403
     from vcore.testing.tiny_checkpoint import *  # noqa: F403
 
@@ -29,6 +30,7 @@ _EXPORTS = {
     "model_case": ("NUM_GREEDY", "ModelCase"),
     "model_contract": ("ModelContract",),
     "model_driver": ("ModelDriver",),
+    "tape_recorder": ("TapeRecorder",),
     "thread_collective": ("ThreadCollective",),
     "tiny_checkpoint": ("TinyCheckpoint",),
 }

@@ -24,11 +24,13 @@ from vcore.engine.llm import LLM
 from vcore.engine.outline import MetaModel
 from vcore.errors import WeightsError
 from vcore.interfaces.model import Model
+from vcore.layers import moe
 from vcore.plugins import CatalogEntry
 from vcore.sampling_params import SamplingParams
 from vcore.testing.memory_checkpoint import MemoryCheckpoint
 from vcore.testing.model_case import NUM_GREEDY, ModelCase
 from vcore.testing.model_driver import ModelDriver
+from vcore.testing.tape_recorder import TapeRecorder
 from vcore.testing.thread_collective import ThreadCollective
 from vcore.testing.tiny_checkpoint import TinyCheckpoint
 
@@ -64,6 +66,25 @@ class ModelContract(ModelCase):
         self, tiny: TinyCheckpoint, driver: Callable[..., ModelDriver], block_size: int
     ) -> None:
         self._check_mixed_batches(tiny, driver(block_size=block_size))
+
+    def test_segments_give_the_same_bit_for_bit(
+        self, tiny: TinyCheckpoint, driver: Callable[..., ModelDriver], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Padded batches, the model recorded in pieces around attention, and the same computed each time anew."""
+        recorder = TapeRecorder()
+        monkeypatch.setattr(moe, "fused_experts", recorder.as_one(moe.fused_experts))
+        recorded, computed = driver(block_size=4), driver(block_size=4)
+        recorded.record_segments(recorder, 16)
+        for step in _CHUNKS:
+            tokens = {name: tiny.prompt(count, seed=count) for name, count in step.items()}
+            computed.record_segments(recorder, 16)
+            found, expected = recorded.step(tokens), computed.step(tokens)
+            for name in step:
+                assert expected[name].isfinite().all()
+                assert torch.equal(found[name], expected[name]), name
+        recorded = driver(block_size=4)
+        recorded.record_segments(recorder, 16)
+        self._check_mixed_batches(tiny, recorded)
 
     def test_greedy_tokens_of_each_prompt_alone(
         self, engine: LLM, prompts: list[list[int]], greedy: list[list[int]]

@@ -28,6 +28,8 @@ from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.weights import CheckpointReader
 from vcore.kv_cache.spec import KVCacheSpec
+from vcore.runner.recorder import Recorder
+from vcore.runner.segments import Segments, Step
 from vcore.testing.attention_batch import build_attention_metadata
 
 __all__ = ["ModelDriver"]
@@ -126,6 +128,7 @@ class ModelDriver:
         self._free_blocks = list(range(1, num_ids))
         random.Random(seed).shuffle(self._free_blocks)
         self._sequences: dict[str, _Sequence] = {}
+        self._segments: Segments | None = None
 
     @torch.inference_mode()
     def step(self, tokens: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -148,13 +151,30 @@ class ModelDriver:
         ]
         groups = [self._plan(index, query_lens, sequences) for index in range(len(self._specs))]
         attn = AttentionContext([groups[index] for index in self._group_of_layer], self.layer_caches)
-        hidden_states = self.model(
-            torch.tensor([token for name in names for token in tokens[name]], device=self._device),
-            torch.tensor(positions, device=self._device),
-            attn,
-        )
+        input_ids = torch.tensor([token for name in names for token in tokens[name]], device=self._device)
+        hidden_states = self._compute(Step(input_ids, torch.tensor(positions, device=self._device), groups, attn))
         logits = self.model.compute_logits(hidden_states).cpu()
         return dict(zip(names, torch.split(logits, query_lens), strict=True))
+
+    def record_segments(self, recorder: Recorder, size: int) -> None:
+        """Compute later steps, of up to `size` tokens each, padded, in segments: the first as it is, others from what
+        `recorder` has recorded."""
+        self._segments = Segments(
+            self.model,
+            recorder,
+            (size,),
+            self._group_of_layer,
+            num_groups=len(self._specs),
+            device=self._device,
+        )
+
+    def _compute(self, step: Step) -> torch.Tensor:
+        if self._segments is None:
+            computed: torch.Tensor = self.model(step.input_ids, step.positions, step.attn)
+            return computed
+        hidden_states = self._segments.run(step)
+        assert hidden_states is not None, "the model cannot be recorded; the log says why"
+        return hidden_states
 
     def _plan(self, group: int, query_lens: list[int], sequences: list[_Sequence]) -> GroupContext:
         metadata = build_attention_metadata(

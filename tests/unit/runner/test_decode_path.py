@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vcore.interfaces.step import SchedulerOutput
-from vcore.runner import model_runner
+from vcore.runner import forward_pass
 from vcore.runner.batch_state import BatchState
 from vcore.runner.choice import choose_and_record, greedy, race
 from vcore.runner.cuda_graphs import DecodeGraphs, graph_sizes
@@ -35,11 +35,7 @@ class EagerGraphs(DecodeGraphs):
     def _capture(self, size: int, samples: bool = True, shares: bool = False) -> Any:
         graphs = self
 
-        class Eager:
-            def replay(self) -> None:
-                graphs._compute(size, samples, shares)
-
-        self._graphs[size, samples, shares] = Eager()  # type: ignore[assignment]
+        self._graphs[size, samples, shares] = lambda: graphs._compute(size, samples, shares)
         return self._graphs[size, samples, shares]
 
     def sample(self, *arguments: Any) -> torch.Tensor | None:
@@ -50,7 +46,7 @@ class EagerGraphs(DecodeGraphs):
 @pytest.fixture
 def with_graphs(setup_runner: Make, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes a runner that decodes through `EagerGraphs`, and counts the steps that went the short way."""
-    monkeypatch.setattr(model_runner, "DecodeGraphs", EagerGraphs)
+    monkeypatch.setattr(forward_pass, "DecodeGraphs", EagerGraphs)
 
     def make(**fields: Any) -> Any:
         setup = setup_runner(num_blocks=200, keep_tokens_on_device=True, graph_sizes=tuple(range(1, 9)), **fields)
@@ -115,7 +111,7 @@ def test_a_row_of_nan_is_an_error_of_its_request_alone(with_graphs: Make, make_r
         logits[1] = float("nan")
         return logits
 
-    setup.runner._graphs._compute_logits = broken
+    setup.runner._forward.graphs._compute_logits = broken
     sampled = setup.driver.step(*((request, 1) for request in requests))
     assert setup.steps[-1]
     assert [int(row) for row in sampled.errors] == [int(sampled.rows[1])]
@@ -210,7 +206,7 @@ def test_greedy_and_random_rows_are_chosen_together_and_recorded() -> None:
 
 
 def test_steps_that_are_too_large_go_the_long_way(with_graphs: Make) -> None:
-    graphs = with_graphs().runner._graphs
+    graphs = with_graphs().runner._forward.graphs
     assert [graphs.takes(8), graphs.takes(9)] == [True, False]
     graphs.close()
     assert not graphs.takes(1)

@@ -247,8 +247,8 @@ def test_cache_sizes_follow_from_the_model(setup_runner: Make) -> None:
     runner = setup_runner(block_size=4, num_blocks=9).runner
     layout = runner.cache_layout()
     assert (layout.bytes_per_block, layout.windows) == (2 * 4 * 4, (None,))
-    assert runner._caches is not None
-    assert [tuple(cache.shape) for cache in runner._caches] == [(9, 2, 4, 1, 1)]
+    assert runner._forward.caches is not None
+    assert [tuple(cache.shape) for cache in runner._forward.caches] == [(9, 2, 4, 1, 1)]
     assert runner.cache_bytes_available() == 1 << 20  # the limit for CPUs
 
 
@@ -257,7 +257,7 @@ def test_layers_with_windows_have_groups_and_share_memory(setup_runner: Make) ->
     layout = runner.cache_layout()
     assert (layout.windows, layout.group_of_layer) == ((None, 5, 5), (0, 1, 0, 1, 2, 2))
     assert layout.bytes_per_block == 2 * (2 * 4 * 4)
-    pointers = [cache.data_ptr() for cache in runner._caches]
+    pointers = [cache.data_ptr() for cache in runner._forward.caches]
     assert pointers[0] == pointers[1] == pointers[4] != pointers[2]
     assert pointers[2] == pointers[3] == pointers[5]
 

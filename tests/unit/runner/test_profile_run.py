@@ -46,7 +46,7 @@ def test_it_runs_model_head_and_sampler_and_writes_the_null_block_alone(
     chosen, layout = settings(150), setup.runner.cache_layout()
     caches = allocate_caches(setup.model.kv_cache_specs(), layout, 3, 4, torch.device("cpu"))
     monkeypatch.setattr(setup.model, "forward", _write_slots)
-    run_largest_step(setup.model, setup.runner._attention, chosen, layout, caches)
+    run_largest_step(setup.model, setup.runner._forward.attention, chosen, layout, caches, largest_metadata(chosen))
     for cache in caches:
         assert cache[0].any()
         assert not cache[1:].any()

@@ -11,7 +11,7 @@ import torch
 
 from vcore.interfaces.attention import AttentionBackend, AttentionMetadata
 from vcore.interfaces.step import SchedulerOutput
-from vcore.runner import model_runner
+from vcore.runner import forward_pass
 from vcore.runner.batch_state import BatchState
 from vcore.runner.cuda_graphs import DecodeGraphs
 from vcore.runner.decode_input import DecodeInput
@@ -47,11 +47,7 @@ class EagerGraphs(DecodeGraphs):
     def _capture(self, size: int, samples: bool = True, shares: bool = False) -> Any:
         graphs = self
 
-        class Eager:
-            def replay(self) -> None:
-                graphs._compute(size, samples, shares)
-
-        return self._graphs.setdefault((size, samples, shares), Eager())  # type: ignore[arg-type]
+        return self._graphs.setdefault((size, samples, shares), lambda: graphs._compute(size, samples, shares))
 
 
 def launch_with(setup: Any, count: int, requests: list[Any]) -> SchedulerOutput:
@@ -74,10 +70,10 @@ def launch_with(setup: Any, count: int, requests: list[Any]) -> SchedulerOutput:
 def test_attention_is_told_what_it_asks_for(
     setup_runner: Make, make_request: Make, monkeypatch: pytest.MonkeyPatch, graphs: bool, params: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(model_runner, "DecodeGraphs", EagerGraphs)
+    monkeypatch.setattr(forward_pass, "DecodeGraphs", EagerGraphs)
     sizes = (1, 2, 3) if graphs else ()
     setup = setup_runner(windows=(None, 6), num_blocks=200, keep_tokens_on_device=graphs, graph_sizes=sizes)
-    backend = setup.runner._attention = SharingBackend()
+    backend = setup.runner._forward.attention = SharingBackend()
     requests = [make_request(list(range(9)), f"r{index}", **params) for index in range(3)]
     launch_with(setup, 0, requests)
     for count, expected in ((2, 2), (1, None), (0, None), (3, 3)):
@@ -87,12 +83,12 @@ def test_attention_is_told_what_it_asks_for(
         assert backend.told[-1] == [expected, None], "none where there is a window"
     assert set(backend.asked) == {(3, 2), (3, 1), (3, 3)}
     if graphs:
-        assert {(size, shares) for size, _, shares in setup.runner._graphs._graphs} == {(3, False), (3, True)}
+        assert {(size, shares) for size, _, shares in setup.runner._forward.graphs._graphs} == {(3, False), (3, True)}
 
 
 def test_decode_rows_of_a_mixed_step_share_too(setup_runner: Make, make_request: Make) -> None:
     setup = setup_runner(num_blocks=200)
-    backend = setup.runner._attention = SharingBackend()
+    backend = setup.runner._forward.attention = SharingBackend()
     requests = [make_request(list(range(9)), f"r{index}") for index in range(2)]
     launch_with(setup, 0, requests)
     backend.told.append([])
@@ -103,8 +99,10 @@ def test_decode_rows_of_a_mixed_step_share_too(setup_runner: Make, make_request:
 def test_other_backends_are_told_nothing(setup_runner: Make, make_request: Make) -> None:
     setup = setup_runner(num_blocks=200)
     told = []
-    monitored = setup.runner._attention.plan
-    setup.runner._attention.plan = lambda metadata: told.append(metadata.num_shared_blocks) or monitored(metadata)
+    monitored = setup.runner._forward.attention.plan
+    setup.runner._forward.attention.plan = lambda metadata: (
+        told.append(metadata.num_shared_blocks) or monitored(metadata)
+    )
     requests = [make_request(list(range(9)), f"r{index}") for index in range(2)]
     for _ in range(2):
         launch_with(setup, 5, requests)
