@@ -281,7 +281,7 @@ def test_one_captured_graph_serves_all_lengths(num_requests: int) -> None:
         for seed in range(4)
     ]
     engine = TritonMLABackend(options=None, context=cases[0].context())
-    layer, metadata = engine.build_latent_layer(LITE), cases[0].metadata
+    layer, metadata = engine.build_latent_layer(LITE), replace(cases[0].metadata)  # refilled below
     q = cases[0].q.clone()
     caches = [case.cache() for case in cases]
     cache = torch.zeros(max(map(len, caches)), *caches[0].shape[1:], dtype=q.dtype, device=DEVICE)

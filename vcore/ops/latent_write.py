@@ -9,7 +9,7 @@ from vcore.ops.dispatch import op
 __all__ = ["latent_write"]
 
 
-@op()  # cuda="vcore.ops.triton.latent_write:latent_write" once that kernel has passed its tests on a device
+@op(cuda="vcore.ops.triton.latent_write:latent_write")
 def latent_write(latent: torch.Tensor, layer_cache: torch.Tensor, slot_mapping: torch.Tensor) -> None:
     """Scatter `latent` into `layer_cache`, which is changed.
 

@@ -16,7 +16,7 @@ ExpertWeights = torch.Tensor | Sequence[torch.Tensor]
 """By expert, its matrix: one tensor [num_experts, out_features, in_features], or packed ones (`pack_linear_weight`)."""
 
 
-@op()  # cuda="vcore.ops.triton.moe:fused_experts" once that kernel has passed its tests on a device
+@op(cuda="vcore.ops.triton.moe:fused_experts")
 def fused_experts(
     x: torch.Tensor,
     gate_up: ExpertWeights,

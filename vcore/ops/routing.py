@@ -12,7 +12,7 @@ _TINY = 1e-20
 """Added to the sum of weights before dividing by it."""
 
 
-@op()  # cuda="vcore.ops.triton.moe_routing:softmax_top_k" once that kernel has passed its tests on a device
+@op(cuda="vcore.ops.triton.moe_routing:softmax_top_k")
 def softmax_top_k(
     logits: torch.Tensor, top_k: int, renormalize: bool = False, scale: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +36,7 @@ def softmax_top_k(
     return weights * scale, expert_ids
 
 
-@op()  # cuda="vcore.ops.triton.moe_routing:uniform_top_k" once that kernel has passed its tests on a device
+@op(cuda="vcore.ops.triton.moe_routing:uniform_top_k")
 def uniform_top_k(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The best experts by noise that is a function of the token's own logits, as bits, all with the same weight.
 

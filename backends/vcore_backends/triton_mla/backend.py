@@ -27,6 +27,8 @@ from vcore_backends.triton_mla.workspace import Workspace
 
 __all__ = ["TritonMLABackend", "TritonMLALayer", "TritonMLAPlan"]
 
+_MOST_EARLY_ROWS = 16
+"""Waiting kernels hold places that the running ones of larger batches need."""
 _NUM_INTERPRETED_SMS = 3
 """Multiprocessors that the Triton interpreter stands for: few programs, yet enough to split a context."""
 
@@ -87,7 +89,7 @@ class TritonMLALayer(LatentAttentionLayer):
             rank=spec.kv_lora_rank,
             config=decode_config(itemsize=q.dtype.itemsize, num_heads=spec.num_heads, num_requests=len(q)),
             num_sms=self._num_sms,
-            early=self._early,
+            early=self._early and len(q) <= _MOST_EARLY_ROWS,
         )
 
     def _chunks(self, q: torch.Tensor, layer_cache: torch.Tensor, plan: TritonMLAPlan, out: torch.Tensor) -> None:
@@ -107,7 +109,7 @@ class TritonMLALayer(LatentAttentionLayer):
             rank=spec.kv_lora_rank,
             config=config,
             num_sms=self._num_sms,
-            early=self._early,
+            early=False,  # a chunk's kernels run for longer than they take to start
         )
 
     def forward_ragged(
@@ -118,7 +120,7 @@ class TritonMLALayer(LatentAttentionLayer):
         lse = q.new_empty(q.shape[:2], dtype=torch.float32) if return_lse else None
         if q.shape[0]:
             config = ragged_config(itemsize=q.dtype.itemsize, max_query_len=batch.max_query_len)
-            ragged_attention(q, k, v, batch, out, lse, spec=self._spec, config=config, early=self._early)
+            ragged_attention(q, k, v, batch, out, lse, spec=self._spec, config=config)
         return out, lse
 
 

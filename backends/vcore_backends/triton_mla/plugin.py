@@ -18,8 +18,7 @@ def vcore_attention_backends() -> Sequence[AttentionBackendSpec]:
             load="vcore_backends.triton_mla.backend:TritonMLABackend",
             api="1.0",
             summary="vcore's own Triton kernels for latent attention: absorbed split-KV decode and ragged prefill",
-            # Below torch_sdpa, so that it serves only where it is named until it has passed on a device.
-            rank=-10,
+            rank=30,
             requires=("triton>=3.6",),
             capabilities=AttentionCapabilities(
                 devices=("cuda",),

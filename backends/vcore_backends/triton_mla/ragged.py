@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 
 from vcore.interfaces.attention import LatentSpec, RaggedBatch
-from vcore.ops.triton.early_start import begin_and_wait
 from vcore_backends.triton_mla.configs import RaggedConfig
 from vcore_backends.triton_paged.tiles import LOG2_E, row_class
 
@@ -126,9 +125,7 @@ def _ragged_kernel(
     CAUSAL: tl.constexpr,
     HAS_LSE: tl.constexpr,
     NUM_STAGES: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
-    begin_and_wait(EARLY)
     head = tl.program_id(1)
     # A request's last tiles have the most keys: start them first, so that the light ones fill the end.
     program = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -206,7 +203,6 @@ def ragged_attention(
     *,
     spec: LatentSpec,
     config: RaggedConfig,
-    early: bool,
 ) -> None:
     """Writes `out` and, if given, `lse`, wherever a request of `batch` has a query.
 
@@ -219,7 +215,6 @@ def ragged_attention(
         lse: float32 [num_queries, num_heads], contiguous; natural logarithms.
         spec: the layer; its scale is positive.
         config: tile sizes and the like.
-        early: start the kernel early (programmatic dependent launch; compute capability 9.0).
     """
     num_tiles = q.shape[0] // config.block_m + batch.num_requests
     _ragged_kernel[(num_tiles, spec.num_heads)](
@@ -251,7 +246,5 @@ def ragged_attention(
         CAUSAL=batch.causal,
         HAS_LSE=lse is not None,
         NUM_STAGES=config.num_stages,
-        EARLY=early,
         num_warps=config.num_warps,
-        **({"launch_pdl": True} if early else {}),
     )

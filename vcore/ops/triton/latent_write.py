@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["latent_write"]
 
@@ -40,7 +40,7 @@ def latent_write(latent: torch.Tensor, layer_cache: torch.Tensor, slot_mapping: 
     if not latent.numel():
         return
     size = latent.shape[1]
-    early = can_start_early(latent.device)
+    early = starts_early(latent.device, latent.shape[0])
     _latent_write_kernel[(latent.shape[0],)](
         latent,
         layer_cache,

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["SortedRows", "sort_rows"]
 
@@ -102,7 +102,7 @@ def sort_rows(expert_ids: torch.Tensor, num_experts: int, block_m: int) -> Sorte
         num_tiles=torch.empty(1, dtype=torch.int32, device=device),
     )
     chunk = min(_MAX_CHUNK, max(128, triton.next_power_of_2(num_rows)))
-    early = can_start_early(device)
+    early = starts_early(device, expert_ids.shape[0])
     _sort_kernel[(num_experts,)](
         sorted_rows.rows,
         sorted_rows.tiles,

@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 from vcore.ops.triton.moe_align import SortedRows, sort_rows
 from vcore.ops.triton.moe_configs import ProductConfig, grouped_config
 from vcore.ops.triton.moe_gate import gated
@@ -196,11 +196,11 @@ def grouped_experts(
     num_tokens, top_k = expert_ids.shape
     num_experts, hidden_size = gate_up.shape[0], gate_up.shape[2]
     config = grouped_config(itemsize=x.dtype.itemsize, num_rows=expert_ids.numel(), num_experts=num_experts)
+    early = starts_early(x.device, num_tokens)
     rows = sort_rows(expert_ids, num_experts, config.block_m)
-    hidden = _gate_up(x, gate_up, rows, config.block_m, config.gate_up, top_k=top_k, gelu=gelu)
-    terms = _down(hidden, down, rows, config.block_m, config.down)
+    hidden = _gate_up(x, gate_up, rows, config.block_m, config.gate_up, top_k=top_k, gelu=gelu, early=early)
+    terms = _down(hidden, down, rows, config.block_m, config.down, early=early)
     out = torch.empty((num_tokens, hidden_size), dtype=x.dtype, device=x.device)
-    early = can_start_early(x.device)
     _sum_kernel[(num_tokens, triton.cdiv(hidden_size, _SUM_BLOCK))](
         out,
         terms,
@@ -223,11 +223,11 @@ def _gate_up(
     *,
     top_k: int,
     gelu: bool,
+    early: bool,
 ) -> torch.Tensor:
     """[num_rows, intermediate_size], in sorted order."""
     num_features, size = weight.shape[1] // 2, weight.shape[2]
     hidden = torch.empty((rows.rows.shape[0], num_features), dtype=x.dtype, device=x.device)
-    early = can_start_early(x.device)
     _gate_up_kernel[(rows.max_tiles * triton.cdiv(num_features, config.block_n),)](
         hidden,
         x,
@@ -250,12 +250,11 @@ def _gate_up(
 
 
 def _down(
-    hidden: torch.Tensor, weight: torch.Tensor, rows: SortedRows, block_m: int, config: ProductConfig
+    hidden: torch.Tensor, weight: torch.Tensor, rows: SortedRows, block_m: int, config: ProductConfig, *, early: bool
 ) -> torch.Tensor:
     """[num_rows, hidden_size], by number of the row."""
     num_features, size = weight.shape[1], weight.shape[2]
     terms = torch.empty((hidden.shape[0], num_features), dtype=hidden.dtype, device=hidden.device)
-    early = can_start_early(hidden.device)
     _down_kernel[(rows.max_tiles * triton.cdiv(num_features, config.block_n),)](
         terms,
         hidden,

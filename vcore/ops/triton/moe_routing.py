@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vcore.ops.triton.early_start import begin_and_wait, can_start_early
+from vcore.ops.triton.early_start import begin_and_wait, starts_early
 
 __all__ = ["softmax_top_k", "uniform_top_k"]
 
@@ -106,7 +106,7 @@ def softmax_top_k(
     """As `vcore.ops.softmax_top_k`."""
     logits, weights, expert_ids = _with_results(logits, top_k)
     if weights.numel():
-        early = can_start_early(logits.device)
+        early = starts_early(logits.device, logits.shape[0])
         _softmax_kernel[(logits.shape[0],)](
             weights,
             expert_ids,
@@ -126,7 +126,7 @@ def uniform_top_k(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch
     """As `vcore.ops.uniform_top_k`, to the bit."""
     logits, weights, expert_ids = _with_results(logits, top_k)
     if weights.numel():
-        early = can_start_early(logits.device)
+        early = starts_early(logits.device, logits.shape[0])
         _uniform_kernel[(logits.shape[0],)](
             weights,
             expert_ids,
