@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +13,7 @@ from vcore.config.models import PluginChoice
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
-from vcore.engine.resolve import Resolution, resolve
+from vcore.engine.resolve import Resolution, resolve, resolved_plugins
 from vcore.errors import CapacityError, ConfigError
 from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
@@ -35,12 +35,14 @@ from vcore.plugins import (
     PluginKind,
     discover,
 )
+from vcore.plugins.resolved import ResolvedSet
 from vcore.runner.cuda_graphs import graph_sizes
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.segments import segment_sizes
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
 from vcore.scheduler.settings import largest_chunk
+from vcore.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from vcore.tokenizer import Tokenizer
@@ -62,6 +64,10 @@ class Engine:
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     catalog: Catalog
+    tokenizer_path: Path | None = None
+    """The folder that the tokenizer was read from."""
+    plugins: ResolvedSet = field(default_factory=lambda: ResolvedSet(()))
+    """What the engine is composed of."""
 
 
 _MOST_SEGMENT_TOKENS = 0
@@ -93,7 +99,10 @@ def build_engine(
     catalog.require()
     _set_log_level(config, catalog)
     resolution = resolve(config, catalog, base_dir=base_dir, progress=progress)
-    tokenizer = _load_tokenizer(resolution)  # what can fail without ranks to shut down comes before them
+    # What can fail without ranks to shut down comes before them.
+    resolved = resolved_plugins(resolution, catalog)
+    tokenizer_path = resolution.tokenizer_path
+    tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
     executor = _build_executor(resolution, catalog)
     try:
         executor.load()
@@ -119,6 +128,8 @@ def build_engine(
         max_model_len=resolution.max_model_len,
         eos_token_ids=resolution.eos_token_ids,
         catalog=catalog,
+        tokenizer_path=tokenizer_path,
+        plugins=resolved,
     )
 
 
@@ -316,11 +327,3 @@ def _build_observers(resolution: Resolution, catalog: Catalog) -> ObserverDispat
         observer = cast(Observer, catalog.create(entry, options=choice.options, context=context))
         observers[entry.address] = (observer, cast(ObserverSpec, entry.spec).events)
     return ObserverDispatcher(observers)
-
-
-def _load_tokenizer(resolution: Resolution) -> Tokenizer | None:
-    if resolution.tokenizer_path is None:
-        return None
-    from vcore.tokenizer import load_tokenizer
-
-    return load_tokenizer(resolution.tokenizer_path)

@@ -23,6 +23,7 @@ from vcore.engine.step_output import StepOutput
 from vcore.errors import EngineDeadError, EngineError, PolicyError
 from vcore.interfaces.executor import Executor, StepHandle
 from vcore.interfaces.step import SchedulerOutput
+from vcore.kv_cache.block_map import BlockMap
 from vcore.scheduler import Scheduler, SchedulerStats
 
 __all__ = ["EngineCore", "EngineHealth"]
@@ -138,7 +139,7 @@ class EngineCore:
         except BaseException as error:
             return self._fail(self._with_later(scheduled), error)
         try:
-            return self._tell(self._scheduler.update(scheduled, sampled))
+            output = self._scheduler.update(scheduled, sampled)
         except PolicyError as error:
             raise self._die(error) from error
         except EngineError as error:  # the executor's answer does not fit the step
@@ -146,6 +147,8 @@ class EngineCore:
         except BaseException as error:
             self._lose_state("taken in", error)
             raise
+        _count(scheduled, output)
+        return self._tell(output)
 
     def _with_later(self, scheduled: SchedulerOutput) -> list[SchedulerOutput]:
         """A step that fails and those launched after it, which read what it should have written; they are dropped."""
@@ -205,6 +208,20 @@ class EngineCore:
         """Counts of requests, blocks and prefix hits."""
         return self._scheduler.stats()
 
+    def block_map(self) -> BlockMap:
+        """Which blocks of the cache are used and which cached, as of now. Takes time that grows with their number."""
+        return self._scheduler.block_map()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """One line for each policy that failed and was replaced by the core's own order."""
+        return self._scheduler.faults()
+
+    @property
+    def failed_steps(self) -> int:
+        """Steps that raised."""
+        return self._failed_steps
+
     def health(self) -> EngineHealth:
         """Whether the engine goes on, with every policy fault so far."""
         if self._dead is None and not self._closed:
@@ -235,3 +252,12 @@ class EngineCore:
         finally:
             if self._observers is not None:
                 self._observers.close()
+
+
+def _count(scheduled: SchedulerOutput, output: StepOutput) -> None:
+    """Say in `output` what was computed in the step."""
+    output.step_id = scheduled.step_id
+    output.num_requests = num_requests = len(scheduled.rows)
+    output.num_decodes = num_decodes = scheduled.num_decodes
+    if num_decodes < num_requests:
+        output.num_prompt_tokens = scheduled.num_total_tokens - num_decodes

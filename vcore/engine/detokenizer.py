@@ -27,9 +27,20 @@ class TextStream(Protocol):
 
 
 class Detokenizer:
-    """Tokens in, text out. `text` only ever grows, and never shows any part of a stop string that is cut off."""
+    """Tokens in, text out. `text` only ever grows, but for what `take` takes, and never shows any part of a stop
+    string that is cut off."""
 
-    __slots__ = ("_closed", "_finder", "_include_stop", "_match", "_min_tokens", "_num_tokens", "_stream", "_text")
+    __slots__ = (
+        "_closed",
+        "_finder",
+        "_include_stop",
+        "_match",
+        "_min_tokens",
+        "_num_taken",
+        "_num_tokens",
+        "_stream",
+        "_text",
+    )
 
     def __init__(self, stream: TextStream, params: SamplingParams) -> None:
         """Begin with no text.
@@ -43,7 +54,8 @@ class Detokenizer:
         self._min_tokens = params.min_tokens
         self._include_stop = params.include_stop_str_in_output
         self._num_tokens = 0
-        self._text = ""
+        self._num_taken = 0
+        self._text = ""  # without the first `_num_taken` characters
         self._match: StopMatch | None = None
         self._closed = False
 
@@ -54,12 +66,20 @@ class Detokenizer:
 
     @property
     def text(self) -> str:
-        """All text that may be shown so far."""
+        """All text that may be shown so far, and was not taken."""
         if self._match is not None:
-            return self._text[: self._match.end if self._include_stop else self._match.start]
+            end = self._match.end if self._include_stop else self._match.start
+            return self._text[: end - self._num_taken]
         if self._finder is None or self._closed or not self._finder.num_held:
             return self._text
         return self._text[: -self._finder.num_held]
+
+    def take(self) -> str:
+        """`text`, which is then forgotten: what is kept, and the cost of a token, stay small however long it gets."""
+        text = self.text
+        self._num_taken += len(text)
+        self._text = self._text[len(text) :]
+        return text
 
     def append(self, token_id: int) -> str | None:
         """Take the next token.

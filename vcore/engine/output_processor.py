@@ -46,12 +46,16 @@ class OutputProcessor:
         """How many requests are unfinished."""
         return len(self._requests)
 
-    def add(self, processed: ProcessedRequest, *, stream: bool = False) -> None:
+    def add(self, processed: ProcessedRequest, *, stream: bool = False, delta: bool = False) -> RequestState:
         """Expect the tokens of a request.
 
         Args:
             processed: as it goes to the core.
             stream: whether `process` tells every change, or only the end.
+            delta: whether an output holds only what is new since the one before it.
+
+        Returns:
+            What is kept of the request, as `take_in` tells of it.
         """
         params = processed.params
         tokenizer = self._tokenizer if params.detokenize else None
@@ -61,6 +65,7 @@ class OutputProcessor:
             prompt_token_ids=processed.prompt_token_ids,
             metrics=RequestMetrics(arrival_time=processed.arrival_time),
             stream=stream,
+            delta=delta,
             decode=None if tokenizer is None else tokenizer.id_to_text,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
@@ -70,6 +75,7 @@ class OutputProcessor:
             self._samples[engine_request.request_id] = sample
         request.num_unfinished = len(request.samples)
         self._requests[request.request_id] = request
+        return request
 
     def _make_sample(self, request: RequestState, engine_request: EngineRequest) -> SampleState:
         params = engine_request.params
@@ -109,7 +115,14 @@ class OutputProcessor:
 
         Returns:
             The requests that changed (of those that do not stream: that finished), each with all of its
-            samples and all text and tokens so far.
+            samples and all text and tokens so far, or, of those added with `delta`, with what is new.
+        """
+        return [request.output() for request in self.take_in(step)]
+
+    def take_in(self, step: StepOutput) -> list[RequestState]:
+        """As `process`, for who asks for a request's output only when somebody wants it.
+
+        What comes until then adds up in `RequestState`, however many steps that takes.
         """
         changed: dict[str, RequestState] = {}
         for engine_id, started in step.started.items():
@@ -126,7 +139,7 @@ class OutputProcessor:
         for request_id, request in changed.items():
             if request.finished:
                 del self._requests[request_id]
-        return [request.output() for request in changed.values() if request.stream or request.finished]
+        return [request for request in changed.values() if request.stream or request.finished]
 
     def _take_tokens(self, step: StepOutput, changed: dict[str, RequestState]) -> None:
         ending = _stop_token_positions(step)
@@ -147,7 +160,7 @@ class OutputProcessor:
             if stop is not None:
                 self._end(sample, FinishReason.STOP, stop, step)
                 if engine_id not in step.finished:
-                    self._finish(engine_id, len(sample.token_ids), stop)
+                    self._finish(engine_id, sample.num_tokens, stop)
 
     def _end(self, sample: SampleState, reason: FinishReason, stop_reason: int | str | None, step: StepOutput) -> None:
         del self._samples[sample.engine_request_id]

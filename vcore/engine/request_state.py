@@ -39,13 +39,18 @@ class SampleState:
     shows_stop_token: bool = False
     """Whether the text of the token that ends it is part of the output."""
     token_ids: list[int] = field(default_factory=list)
+    """Those that were not taken."""
+    num_tokens: int = 0
+    """All of them, taken or not."""
     logprobs: list[dict[int, Logprob]] | None = None
-    """None if they were not asked for."""
+    """None if they were not asked for; else one entry for each of `token_ids`."""
     cumulative_logprob: float | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     last_token_time: float = 0.0
     """Seconds, monotonic; meaningless before the first token."""
+    end_is_taken: bool = False
+    """Whether `take` has given out its end."""
 
     def append(self, token_id: int, *, shown: bool) -> str | None:
         """Take the next token, and return the stop string that it completes, if any.
@@ -55,6 +60,7 @@ class SampleState:
             shown: whether its text is part of the output; False for a token that ended the request.
         """
         self.token_ids.append(token_id)
+        self.num_tokens += 1
         if self.detokenizer is None:
             return None
         if shown:
@@ -88,6 +94,27 @@ class SampleState:
             stop_reason=self.stop_reason,
         )
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is a token, or the end, that `take` has not given out."""
+        return bool(self.token_ids) or (self.finish_reason is not None and not self.end_is_taken)
+
+    def take(self) -> CompletionOutput:
+        """What is new since the last call, and is then forgotten here; `cumulative_logprob` is of all tokens."""
+        output = CompletionOutput(
+            index=self.index,
+            text="" if self.detokenizer is None else self.detokenizer.take(),
+            token_ids=self.token_ids,
+            cumulative_logprob=self.cumulative_logprob,
+            logprobs=self.logprobs,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+        )
+        self.token_ids = []
+        self.logprobs = None if self.logprobs is None else []
+        self.end_is_taken = self.finish_reason is not None
+        return output
+
 
 @dataclass(slots=True)
 class RequestState:
@@ -99,6 +126,8 @@ class RequestState:
     metrics: RequestMetrics
     stream: bool
     """Whether every change is told, or only the end."""
+    delta: bool
+    """Whether an output holds only what is new since the one before it."""
     decode: Callable[[int], str] | None
     """The text of one token id, for logprobs."""
     samples: list[SampleState] = field(default_factory=list)
@@ -119,7 +148,7 @@ class RequestState:
         metrics = self.metrics
         if metrics.first_token_time is None:
             metrics.first_token_time = time
-        if sample.index == 0 and len(sample.token_ids) > 1:
+        if sample.index == 0 and sample.num_tokens > 1:
             metrics.inter_token_latencies.append(time - sample.last_token_time)
         sample.last_token_time = metrics.last_token_time = time
 
@@ -139,8 +168,31 @@ class RequestState:
         """Whether every sample has."""
         return self.num_unfinished == 0
 
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of all samples so far."""
+        return sum(sample.num_tokens for sample in self.samples)
+
     def output(self) -> RequestOutput:
-        """The request so far, sharing no list that still changes with this object."""
+        """The request so far, or what is new of it, sharing no list that still changes with this object."""
+        return self._take() if self.delta else self._whole()
+
+    def _take(self) -> RequestOutput:
+        """The samples that have something new, and of each only that; so too of the prompt's log probabilities."""
+        finished, prompt_logprobs = self.finished, self.prompt_logprobs
+        self.prompt_logprobs = None if prompt_logprobs is None else []
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=[sample.take() for sample in self.samples if sample.has_news],
+            finished=finished,
+            num_cached_tokens=self.num_cached_tokens,
+            prompt_logprobs=prompt_logprobs or None,
+            metrics=self.metrics if finished else None,
+        )
+
+    def _whole(self) -> RequestOutput:
         finished = self.finished
         return RequestOutput(
             request_id=self.request_id,

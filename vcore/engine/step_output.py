@@ -43,3 +43,11 @@ class StepOutput:
     """Parts of a prompt's logprobs, in order, as chunks are computed."""
     time: float = 0.0
     """When the step's tokens were known; seconds, monotonic."""
+    step_id: int = 0
+    """Counts steps from 1; 0 if nothing was computed."""
+    num_requests: int = 0
+    """Requests that were computed, whether they got a token or not."""
+    num_prompt_tokens: int = 0
+    """Tokens computed for requests that had several: of prompts, or what a preempted request computes again."""
+    num_decodes: int = 0
+    """Requests with one token to compute: nearly always the next after the one they sampled last."""

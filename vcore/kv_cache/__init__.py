@@ -11,6 +11,7 @@ from vcore._lazy import lazy_exports
 
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.kv_cache.block_hash import *  # noqa: F403
+    from vcore.kv_cache.block_map import *  # noqa: F403
     from vcore.kv_cache.block_pool import *  # noqa: F403
     from vcore.kv_cache.layout import *  # noqa: F403
     from vcore.kv_cache.manager import *  # noqa: F403
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
 
 _EXPORTS = {
     "block_hash": ("BlockHashChain",),
+    "block_map": ("BlockMap", "block_map"),
     "block_pool": ("BlockPool",),
     "layout": ("CacheGroup", "CacheLayout", "build_cache_layout"),
     "manager": ("FilledBlock", "KVCacheManager", "RequestBlocks"),

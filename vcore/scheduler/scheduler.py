@@ -20,6 +20,7 @@ from vcore.errors import RequestError, RequestTooLargeError
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.scheduling import SchedulingPolicy
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
+from vcore.kv_cache.block_map import BlockMap, block_map
 from vcore.kv_cache.manager import KVCacheManager
 from vcore.scheduler.admission import AdmissionPlanner
 from vcore.scheduler.checked_policy import CheckedPolicy
@@ -219,6 +220,10 @@ class Scheduler:
             prefix_hit_tokens=self._admission.num_hit_tokens,
             preemptions=self._lifecycle.num_preemptions,
         )
+
+    def block_map(self) -> BlockMap:
+        """What each block is used for, as of now."""
+        return block_map(self._kv.pool, self._settings.block_size)
 
     def faults(self) -> tuple[str, ...]:
         """One line for each policy that failed and was replaced by the core's own order."""
