@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.errors import *  # noqa: F403
     from vcore.outputs import *  # noqa: F403
     from vcore.sampling_params import *  # noqa: F403
+    from vcore.structured_output import *  # noqa: F403
 
 _EXPORTS = {
     "config": ("EngineConfig",),
@@ -20,6 +21,7 @@ _EXPORTS = {
     "errors": ("RequestError", "VcoreError"),
     "outputs": ("CompletionOutput", "RequestOutput"),
     "sampling_params": ("SamplingParams",),
+    "structured_output": ("StructuredOutput",),
 }
 
 _names, __getattr__, _dir = lazy_exports(__name__, _EXPORTS)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vcore.errors import RequestError
+from vcore.structured_output import StructuredOutput
 from vcore.suggestions import did_you_mean
 
 __all__ = ["LogitsProcessorRequest", "SamplingParams"]
@@ -79,6 +80,8 @@ class SamplingParams(BaseModel):
     cache_salt: str | None = None
     """Only requests with the same salt share cached prefixes."""
     logits_processors: tuple[LogitsProcessorRequest, ...] = ()
+    structured_output: StructuredOutput | None = None
+    """The form that the text must have: a JSON schema, a regular expression, one of several texts, a grammar."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -119,6 +122,11 @@ class SamplingParams(BaseModel):
             raise ValueError("stop strings are looked for in text: they need detokenize=True")
         if any(not word.strip() for word in self.bad_words):
             raise ValueError("bad_words has an empty word")
+        if self.structured_output is not None and self.min_tokens:
+            raise ValueError(
+                f"min_tokens={self.min_tokens} and structured_output contradict each other: a text ends where its "
+                "form is complete"
+            )
         names = [processor.name for processor in self.logits_processors]
         if len(set(names)) < len(names):
             raise ValueError(f"logits_processors names one twice ({', '.join(names)}); each serves a request once")
@@ -134,6 +142,9 @@ class SamplingParams(BaseModel):
 
 def _request_error(error: ValidationError) -> RequestError:
     first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):  # of a part that words its own
+        return cause
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         names = list(SamplingParams.model_fields)

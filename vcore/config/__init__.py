@@ -8,6 +8,7 @@ from vcore.config.models import (
     PLUGIN_CHOICES,
     AttentionConfig,
     CacheConfig,
+    ChatConfig,
     EngineConfig,
     ModelConfig,
     ObservabilityConfig,
@@ -15,6 +16,7 @@ from vcore.config.models import (
     PluginOptions,
     PluginsConfig,
     RuntimeConfig,
+    SamplingConfig,
     SchedulerConfig,
 )
 from vcore.config.show import dump
@@ -23,6 +25,7 @@ __all__ = [
     "PLUGIN_CHOICES",
     "AttentionConfig",
     "CacheConfig",
+    "ChatConfig",
     "EngineConfig",
     "ModelConfig",
     "ObservabilityConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "PluginOptions",
     "PluginsConfig",
     "RuntimeConfig",
+    "SamplingConfig",
     "SchedulerConfig",
     "dump",
     "load_config",

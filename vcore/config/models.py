@@ -15,6 +15,7 @@ __all__ = [
     "PLUGIN_CHOICES",
     "AttentionConfig",
     "CacheConfig",
+    "ChatConfig",
     "ConfigNode",
     "EngineConfig",
     "ModelConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "PluginOptions",
     "PluginsConfig",
     "RuntimeConfig",
+    "SamplingConfig",
     "SchedulerConfig",
 ]
 
@@ -188,6 +190,33 @@ class RuntimeConfig(ConfigNode):
     the device is not the CPU."""
 
 
+class SamplingConfig(ConfigNode):
+    """How tokens are chosen, as far as requests do not say."""
+
+    structured_output: PluginChoice | None = AUTO
+    """The logits processor that keeps a text to the form that its request asks for; none refuses such requests.
+    Options stand for what the plugin takes beside the form."""
+
+    @field_validator("structured_output", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any) -> Any:  # whatever the user wrote
+        return None if value == "none" else value
+
+
+class ChatConfig(ConfigNode):
+    """What the server finds in the text of a conversation's answer."""
+
+    tool_parser: PluginChoice | None = AUTO
+    """The format of tool calls; ``auto``: what the model's chat template shows; none: calls stay text."""
+    reasoning_parser: PluginChoice | None = AUTO
+    """The format of reasoning; ``auto``: what the model's chat template shows; none: reasoning stays text."""
+
+    @field_validator("tool_parser", "reasoning_parser", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any) -> Any:  # whatever the user wrote
+        return None if value == "none" else value
+
+
 class PluginsConfig(ConfigNode):
     """Which plugins may be imported, and which are preferred."""
 
@@ -221,6 +250,8 @@ class EngineConfig(ConfigNode):
     attention: AttentionConfig = AttentionConfig()
     cache: CacheConfig = CacheConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    chat: ChatConfig = ChatConfig()
     executor: PluginChoice = AUTO
     """What runs the ranks."""
     runtime: RuntimeConfig = RuntimeConfig()
@@ -238,6 +269,9 @@ PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
         "cache.eviction": "eviction_policy",
         "scheduler.policy": "scheduling_policy",
         "executor": "executor",
+        "sampling.structured_output": "logits_processor",
+        "chat.tool_parser": "tool_parser",
+        "chat.reasoning_parser": "reasoning_parser",
         "observability.observers": "observer",
     }
 )

@@ -11,6 +11,7 @@ from vcore._lazy import lazy_exports
 
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.interfaces.attention import *  # noqa: F403
+    from vcore.interfaces.chat_format import *  # noqa: F403
     from vcore.interfaces.collective import *  # noqa: F403
     from vcore.interfaces.eviction import *  # noqa: F403
     from vcore.interfaces.executor import *  # noqa: F403
@@ -35,6 +36,16 @@ _EXPORTS = {
         "LatentSpec",
         "LayerSpec",
         "RaggedBatch",
+    ),
+    "chat_format": (
+        "ChatFormatContext",
+        "ReasoningDelta",
+        "ReasoningParser",
+        "TextDelta",
+        "Tool",
+        "ToolDelta",
+        "ToolParser",
+        "held_back",
     ),
     "collective": ("Collective",),
     "eviction": ("BlockView", "EvictionContext", "EvictionPolicy"),

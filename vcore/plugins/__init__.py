@@ -38,7 +38,9 @@ _EXPORTS = {
         "ObserverSpec",
         "PluginKind",
         "PluginSpec",
+        "ReasoningParserSpec",
         "SchedulingPolicySpec",
+        "ToolParserSpec",
         "WeightLoaderSpec",
     ),
 }

@@ -70,6 +70,8 @@ SERVED_APIS: dict[PluginKind, ServedApi] = {
     PluginKind.EXECUTOR: ServedApi(ApiVersion(1, 0)),
     PluginKind.LOGITS_PROCESSOR: ServedApi(ApiVersion(1, 0)),
     PluginKind.OBSERVER: ServedApi(ApiVersion(1, 0)),
+    PluginKind.TOOL_PARSER: ServedApi(ApiVersion(1, 0)),
+    PluginKind.REASONING_PARSER: ServedApi(ApiVersion(1, 0)),
 }
 """The contract of each kind that this vcore serves."""
 

@@ -45,6 +45,8 @@ INTERFACES: dict[PluginKind, str] = {
     PluginKind.EXECUTOR: "vcore.interfaces.executor:Executor",
     PluginKind.LOGITS_PROCESSOR: "vcore.interfaces.logits:LogitsProcessor",
     PluginKind.OBSERVER: "vcore.interfaces.observer:Observer",
+    PluginKind.TOOL_PARSER: "vcore.interfaces.chat_format:ToolParser",
+    PluginKind.REASONING_PARSER: "vcore.interfaces.chat_format:ReasoningParser",
 }
 """The class that an instance of each kind must be of."""
 

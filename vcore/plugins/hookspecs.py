@@ -24,7 +24,9 @@ from vcore.plugins.specs import (
     ModelSpec,
     ObserverSpec,
     PluginKind,
+    ReasoningParserSpec,
     SchedulingPolicySpec,
+    ToolParserSpec,
     WeightLoaderSpec,
 )
 
@@ -82,6 +84,16 @@ def vcore_observers() -> Sequence[ObserverSpec]:  # type: ignore[empty-body]
     """Observers of the engine's events."""
 
 
+@hookspec
+def vcore_tool_parsers() -> Sequence[ToolParserSpec]:  # type: ignore[empty-body]
+    """Parsers of tool calls in a model's text."""
+
+
+@hookspec
+def vcore_reasoning_parsers() -> Sequence[ReasoningParserSpec]:  # type: ignore[empty-body]
+    """Parsers of reasoning in a model's text."""
+
+
 HOOKS: dict[str, PluginKind] = {
     "vcore_models": PluginKind.MODEL,
     "vcore_attention_backends": PluginKind.ATTENTION_BACKEND,
@@ -92,5 +104,7 @@ HOOKS: dict[str, PluginKind] = {
     "vcore_executors": PluginKind.EXECUTOR,
     "vcore_logits_processors": PluginKind.LOGITS_PROCESSOR,
     "vcore_observers": PluginKind.OBSERVER,
+    "vcore_tool_parsers": PluginKind.TOOL_PARSER,
+    "vcore_reasoning_parsers": PluginKind.REASONING_PARSER,
 }
 """Every hook, with the kind of the specs that it returns."""

@@ -11,16 +11,19 @@ from vcore.plugins.lazy_string import check_lazy_string
 from vcore.plugins.specs import (
     AttentionBackendSpec,
     AttentionCapabilities,
+    LogitsProcessorSpec,
     ModelSourceSpec,
     ModelSpec,
     ObserverSpec,
     PluginSpec,
+    ReasoningParserSpec,
+    ToolParserSpec,
 )
 
 __all__ = ["name_faults", "spec_faults"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-_STRING_TUPLES = ("requires", "architectures", "formats", "suffixes", "schemes", "models")
+_STRING_TUPLES = ("requires", "architectures", "formats", "suffixes", "schemes", "models", "templates")
 _MUST_NOT_BE_EMPTY = ("architectures", "formats", "schemes")
 _FEATURES = frozenset({"sliding_window", "soft_cap", "sinks", "mla", "non_causal", "return_lse"})
 _MODEL_FEATURES = frozenset(
@@ -39,6 +42,7 @@ _MODEL_FEATURES = frozenset(
 _FUSES = frozenset({"qk_norm", "rope", "kv_write"})
 _GRAPH_SUPPORT = ("none", "decode", "uniform", "mixed")
 _EVENTS = frozenset({"step", "finished"})
+_FORMS = frozenset({"json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"})
 
 
 def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
@@ -51,6 +55,12 @@ def spec_faults(spec: PluginSpec, *, own_module: bool) -> list[str]:
     faults = [*name_faults(spec.name), *_lazy_faults(spec, own_module), *_plain_faults(spec), *_tuple_faults(spec)]
     if isinstance(spec, ModelSourceSpec) and spec.pattern is not None:
         faults += _try(lambda: re.compile(spec.pattern or ""), "pattern is not a regular expression: {}")
+    if isinstance(spec, ToolParserSpec | ReasoningParserSpec) and isinstance(spec.templates, tuple):
+        for pattern in spec.templates:
+            if isinstance(pattern, str):
+                faults += _try(lambda text=pattern: re.compile(text), "templates has no regular expression: {}")  # type: ignore[misc]
+    if isinstance(spec, LogitsProcessorSpec):
+        faults += _subset_faults("structured_output", spec.structured_output, _FORMS)
     if isinstance(spec, ModelSpec):
         faults += _subset_faults("features", spec.features, _MODEL_FEATURES)
     if isinstance(spec, AttentionBackendSpec):

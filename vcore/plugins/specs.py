@@ -25,7 +25,9 @@ __all__ = [
     "ObserverSpec",
     "PluginKind",
     "PluginSpec",
+    "ReasoningParserSpec",
     "SchedulingPolicySpec",
+    "ToolParserSpec",
     "WeightLoaderSpec",
 ]
 
@@ -42,6 +44,8 @@ class PluginKind(StrEnum):
     EXECUTOR = "executor"
     LOGITS_PROCESSOR = "logits_processor"
     OBSERVER = "observer"
+    TOOL_PARSER = "tool_parser"
+    REASONING_PARSER = "reasoning_parser"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +180,10 @@ class LogitsProcessorSpec(PluginSpec):
 
     kind: ClassVar[PluginKind] = PluginKind.LOGITS_PROCESSOR
 
+    structured_output: frozenset[str] = frozenset()
+    """The forms of `vcore.StructuredOutput` that it enforces: ``json_schema``, ``json_object``, ``regex``, ``choice``,
+    ``grammar``, ``structural_tag``. A request's form arrives as its arguments, under the names of the fields."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverSpec(PluginSpec):
@@ -185,6 +193,27 @@ class ObserverSpec(PluginSpec):
 
     events: frozenset[str] = field(default_factory=lambda: frozenset({"step", "finished"}))
     """The events it wants, out of ``step`` and ``finished``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolParserSpec(PluginSpec):
+    """A format of tool calls. `load` returns a `vcore.interfaces.ToolParser`."""
+
+    kind: ClassVar[PluginKind] = PluginKind.TOOL_PARSER
+
+    templates: tuple[str, ...] = ()
+    """Regular expressions; if one is found in a model's chat template, ``auto`` may take the parser. None: only by
+    name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningParserSpec(PluginSpec):
+    """A format of reasoning. `load` returns a `vcore.interfaces.ReasoningParser`."""
+
+    kind: ClassVar[PluginKind] = PluginKind.REASONING_PARSER
+
+    templates: tuple[str, ...] = ()
+    """As in `ToolParserSpec`."""
 
 
 SPEC_TYPES: dict[PluginKind, type[PluginSpec]] = {
@@ -199,6 +228,8 @@ SPEC_TYPES: dict[PluginKind, type[PluginSpec]] = {
         ExecutorSpec,
         LogitsProcessorSpec,
         ObserverSpec,
+        ToolParserSpec,
+        ReasoningParserSpec,
     )
 }
 """The spec class of each kind."""

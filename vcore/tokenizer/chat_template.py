@@ -34,6 +34,11 @@ class ChatTemplates:
     def __len__(self) -> int:
         return len(self._templates)
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The templates' text, by name."""
+        return dict(self._templates)
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -90,6 +90,16 @@ class Tokenizer:
         """Whether the model brought a chat template."""
         return len(self._templates) > 0
 
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """The model's own chat templates, Jinja text by name."""
+        return self._templates.sources
+
+    def to_json(self) -> str:
+        """The tokenizer as the text of a ``tokenizer.json``, for libraries that read one."""
+        text: str = self._backend.to_str()
+        return text
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of `text`.
 
