@@ -1,0 +1,35 @@
+"""Plain CSV: one request a row, in columns with the names that `TraceRequest` has, or the usual others."""
+
+from __future__ import annotations
+
+from vcore.traces.row import Row
+from vcore.traces.trace import TraceRequest
+
+__all__ = ["parse_csv"]
+
+_SECONDS = {"arrival_s": 1.0, "timestamp_ms": 1e-3, "timestamp": 1e-3}
+"""Columns with the arrival, and what their unit is in seconds."""
+_TENANTS = ("tenant", "client_id")
+
+
+def parse_csv(row: Row) -> list[TraceRequest]:
+    """The one request of a row.
+
+    Raises:
+        ConfigError: a field is missing or wrong.
+    """
+    column = row.first(_SECONDS)
+    if column is None:
+        raise row.error("arrival_s", "the arrival in seconds, or timestamp_ms in milliseconds")
+    tenant = row.first(_TENANTS)
+    return [
+        TraceRequest(
+            arrival_s=row.number(column) * _SECONDS[column],
+            input_length=row.integer("input_length", least=1),
+            output_length=max(1, row.integer("output_length", least=0)),
+            block_ids=row.integers("hash_ids"),
+            session_id=row.text("session_id"),
+            tenant=None if tenant is None else row.text(tenant),
+            priority=row.integer("priority", least=-(2**31)) if row.has("priority") else 0,
+        )
+    ]
