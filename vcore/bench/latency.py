@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vcore.bench.percentiles import percentiles
 from vcore.config import EngineConfig
 from vcore.engine.llm import LLM
 from vcore.sampling_params import SamplingParams
@@ -59,11 +60,3 @@ def measure_latency(
         "itl_s": percentiles(itl),
         "decode_tokens_per_s": 1.0 / float(np.mean(itl)) if itl else None,
     }
-
-
-def percentiles(seconds: list[float]) -> dict[str, float] | None:
-    """``p50``, ``p90``, ``p99`` and ``mean``; None of nothing."""
-    if not seconds:
-        return None
-    p50, p90, p99 = np.percentile(seconds, (50, 90, 99)).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "mean": float(np.mean(seconds))}

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vcore.bench.latency import percentiles
+from vcore.bench.percentiles import percentiles
 from vcore.config import EngineConfig
 from vcore.errors import EngineError
 

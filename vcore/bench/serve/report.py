@@ -1,0 +1,107 @@
+"""The result of ``vcore bench serve`` for programs (`describe`) and for people (`print_report`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vcore.bench.serve.bench import LoadOptions, ServeResult
+from vcore.bench.serve.target import TargetInfo
+
+__all__ = ["describe", "print_report"]
+
+
+def describe(
+    info: TargetInfo, workload: str, options: LoadOptions, result: ServeResult, llm_rates: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Plain data for JSON.
+
+    Args:
+        info: of the target.
+        workload: its name.
+        options: which loads there were.
+        result: what came of them.
+        llm_rates: output tokens a second of the runs of `measure_offline`, if there were any.
+
+    Returns:
+        ``target``, ``model``, ``workload``, ``arrivals``, ``seed``, ``max_concurrency``, ``slo``, ``offline`` (the best
+        run of all requests at once, with all ``runs``, or None), ``comparison`` (None, or ``served`` and ``llm``,
+        output tokens a second, and their ``ratio``) and ``loads``.
+    """
+    best = result.best_offline
+    comparison = None
+    if best is not None and llm_rates:
+        served, llm = float(best["output_tokens_per_s"]), max(llm_rates)
+        comparison = {"served": served, "llm": llm, "ratio": served / llm}
+    return {
+        "target": info.name,
+        "model": info.model,
+        "workload": workload,
+        "arrivals": options.arrivals.value,
+        "seed": options.seed,
+        "max_concurrency": options.max_concurrency,
+        "slo": None if options.slo is None else options.slo.describe(),
+        "offline": None if best is None else {**best, "runs": result.offline},
+        "comparison": comparison,
+        "loads": result.loads,
+    }
+
+
+def print_report(answer: Mapping[str, Any]) -> None:
+    """A row a load, milliseconds; then what went wrong, and what to know about the generator."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{answer['workload']} on {answer['model']}, {answer['target']}, {answer['arrivals']}"))
+    for name in ("load", "done", "failed", "out tok/s", "TTFT ms", "ITL ms", "e2e ms", "queue ms", "lag ms", "goodput"):
+        table.add_column(name, justify="left" if name == "load" else "right")
+    rows = [("offline", answer["offline"])] if answer["offline"] else []
+    rows += [(_label(load), load) for load in answer["loads"]]
+    for label, load in rows:
+        table.add_row(*map(Text, _cells(label, load)))
+    console = Console()
+    console.print(table)
+    console.print(Text("latencies: p50 / p99"))
+    for label, load in rows:
+        for line in _remarks(label, load):
+            console.print(Text(line))
+    if answer["comparison"]:
+        served, llm, ratio = (answer["comparison"][key] for key in ("served", "llm", "ratio"))
+        console.print(Text(f"served {served:,.0f} output tokens/s, LLM.generate {llm:,.0f}: {ratio:.3f}"))
+
+
+def _label(load: Mapping[str, Any]) -> str:
+    if load["rate"] is None:
+        return "as it comes"
+    share = "" if load["of_offline"] is None else f" ({load['of_offline']:.0%})"
+    return f"{load['rate']:.4g}/s{share}"
+
+
+def _cells(label: str, load: Mapping[str, Any]) -> list[str]:
+    goodput = load["goodput"]
+    return [
+        label,
+        str(load["completed"]),
+        str(sum(load["errors"].values())),
+        f"{load['output_tokens_per_s']:,.0f}",
+        *(_times(load[key]) for key in ("ttft_s", "itl_s", "e2e_s", "queue_s", "lag_s")),
+        "-" if goodput is None else f"{goodput['requests_per_s']:.3g}/s ({goodput['share']:.0%})",
+    ]
+
+
+def _times(seconds: Mapping[str, float] | None) -> str:
+    return "-" if seconds is None else f"{seconds['p50'] * 1e3:,.4g} / {seconds['p99'] * 1e3:,.4g}"
+
+
+def _remarks(label: str, load: Mapping[str, Any]) -> list[str]:
+    lines = [f"{label}: {number} x {kind}: {load['error_messages'][kind]}" for kind, number in load["errors"].items()]
+    if load["short_outputs"]:
+        lines.append(f"{label}: {load['short_outputs']} answers are shorter than was asked for")
+    if load["unstated_usage"]:
+        lines.append(f"{label}: {load['unstated_usage']} answers without usage: their chunks were counted as tokens")
+    lag, ttft = load["lag_s"], load["ttft_s"]
+    if ttft is not None and lag["p99"] > max(0.005, 0.1 * ttft["p50"]):
+        late = f"{lag['p99'] * 1e3:,.1f} ms at p99"
+        lines.append(f"{label}: the load generator itself was late, {late}, which counts in the latencies")
+    return lines
