@@ -13,7 +13,7 @@ __all__ = ["ServerSettings"]
 
 
 class ServerSettings(ConfigNode):
-    """How the engine is served over HTTP: frozen, unknown keys refused, secrets masked and fillable by ``${env:NAME}``."""
+    """How the engine is served over HTTP. Unknown keys are refused, secrets masked and filled by ``${env:NAME}``."""
 
     host: str = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` for every one of this machine."""
@@ -50,11 +50,10 @@ class ServerSettings(ConfigNode):
     log_requests: bool = False
     """Log a line of JSON for each request."""
     log_prompts: bool = False
-    """Put prompts and answers into these lines."""
-    tool_parser: str = "auto"
-    """The tool-call format; ``auto`` goes by the model, ``none`` leaves calls in the text."""
-    reasoning_parser: str = "auto"
-    """The reasoning format; ``auto`` goes by the model, ``none`` leaves reasoning in the text."""
+    """Put prompts into these lines."""
+    otlp_traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where OpenTelemetry spans of requests go, over HTTP, such as ``http://localhost:4318/v1/traces``; needs the
+    extra ``otel``."""
     chat_template: Path | None = None
     """A Jinja file to use in the place of the model's own template."""
 

@@ -147,6 +147,14 @@ class Tokenizer:
         anchor = self._anchor_ids()
         return self.decode([*anchor, token_id], False)[len(self.decode(anchor, False)) :]
 
+    def id_to_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes of one token within a text, which may be part of a character; otherwise as `id_to_text`."""
+        if self._byte_level:
+            return self._token_bytes(token_id)
+        if self._byte_fallback and self._is_byte(token_id):
+            return bytes([int((self.id_to_token(token_id) or "")[3:5], 16)])
+        return self.id_to_text(token_id).encode("utf-8")
+
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any
     ) -> list[int]:

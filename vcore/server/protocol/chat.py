@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from vcore.server.protocol.common import CommonAnswer, RequestModel, SamplingFields, TopLogprobs
 from vcore.server.protocol.numbers import Count
@@ -22,7 +22,9 @@ __all__ = [
     "ChatLogprobs",
     "ChatMessage",
     "ChatTemplateFields",
+    "FinishReason",
     "MessageDelta",
+    "ToolCallDelta",
     "TopLogprob",
 ]
 
@@ -140,10 +142,6 @@ class ChatCompletionRequest(SamplingFields, ChatTemplateFields):
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     """False: at most one call."""
-    response_format: dict[str, Any] | None = None
-    """``{"type": "text"}``, ``{"type": "json_object"}`` or ``{"type": "json_schema", "json_schema": {...}}``."""
-    structured_outputs: dict[str, Any] | None = None
-    """One of ``json``, ``json_object``, ``regex``, ``choice``, ``grammar``: what the text must fit."""
     include_reasoning: bool | None = None
     """False: leave `reasoning_content` out."""
     modalities: list[str] | None = None

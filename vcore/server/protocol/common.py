@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from vcore.errors import RequestError
 from vcore.sampling_params import MAX_LOGPROBS, LogitsProcessorRequest
 from vcore.server.protocol.numbers import Int32, Natural, Real, Seed, TokenId, Whole
+from vcore.server.structured_output import GUIDED_FIELDS, from_response_format
+from vcore.structured_output import StructuredOutput
 
 __all__ = [
     "MAX_SAMPLES",
@@ -19,6 +21,7 @@ __all__ = [
     "RequestModel",
     "SamplingFields",
     "StreamOptions",
+    "StructuredFields",
     "TopLogprobs",
     "Usage",
 ]
@@ -56,7 +59,30 @@ class StreamOptions(RequestModel):
     """Tell the usage so far in every chunk."""
 
 
-class SamplingFields(RequestModel):
+class StructuredFields(RequestModel):
+    """What form the text must have: at most one of these."""
+
+    response_format: dict[str, Any] | None = None
+    """``{"type": "text"}``, ``{"type": "json_object"}`` or ``{"type": "json_schema", "json_schema": {...}}``."""
+    structured_outputs: dict[str, Any] | None = None
+    """One of ``json``, ``json_object``, ``regex``, ``choice``, ``grammar``, ``structural_tag``."""
+    guided_json: dict[str, Any] | str | None = None
+    """A JSON schema, or its text."""
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+    def structured_output(self) -> StructuredOutput | None:
+        """The form; None if none was asked for.
+
+        Raises:
+            RequestError: it is malformed, or there are several.
+        """
+        guided = {name: getattr(self, name) for name in GUIDED_FIELDS}
+        return from_response_format(self.response_format, structured_outputs=self.structured_outputs, **guided)
+
+
+class SamplingFields(StructuredFields):
     """How tokens are chosen and when a choice ends; None is the default of `SamplingParams`."""
 
     n: Annotated[Whole, Field(ge=1, le=MAX_SAMPLES)] | None = None
@@ -104,13 +130,16 @@ class SamplingFields(RequestModel):
         """The fields that were given, as keywords of `SamplingParams`.
 
         Raises:
-            RequestError: a key of `logit_bias` is no token id, or a logits processor has no name.
+            RequestError: a key of `logit_bias` is no token id, a logits processor has no name, or the form that is
+                demanded is malformed.
         """
         values = {name: value for name in _PASSED_ON if (value := getattr(self, name)) is not None}
         if self.logit_bias is not None:
             values["logit_bias"] = {_token_id(key): bias for key, bias in self.logit_bias.items()}
         if self.logits_processors is not None:
             values["logits_processors"] = tuple(map(_processor, self.logits_processors))
+        if (form := self.structured_output()) is not None:
+            values["structured_output"] = form
         return values
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
-from vcore.server.protocol.common import CommonAnswer, SamplingFields, TopLogprobs, Usage
+from vcore.server.protocol.common import CommonAnswer, SamplingFields, TopLogprobs
 from vcore.server.protocol.numbers import Natural, Whole
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "CompletionChunkChoice",
     "CompletionLogprobs",
     "CompletionRequest",
+    "FinishReason",
     "PromptForms",
 ]
 
@@ -67,10 +68,6 @@ class CompletionRequest(SamplingFields):
     """Not served."""
     best_of: Annotated[Whole, Field(ge=0)] | None = None
     """Served if it equals `n`."""
-    response_format: dict[str, Any] | None = None
-    """As for chat: ``{"type": "json_schema", ...}`` or ``{"type": "json_object"}``."""
-    structured_outputs: dict[str, Any] | None = None
-    """One of ``json``, ``json_object``, ``regex``, ``choice``, ``grammar``: what the text must fit."""
 
 
 class CompletionLogprobs(TypedDict):

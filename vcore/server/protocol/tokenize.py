@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from vcore.server.protocol.chat import ChatTemplateFields
 from vcore.server.protocol.common import RequestModel
 from vcore.server.protocol.numbers import TokenId
 
-__all__ = ["Detokenized", "DetokenizeRequest", "TokenizeChatRequest", "TokenizeTextRequest", "Tokenized"]
+__all__ = ["DetokenizeRequest", "Detokenized", "TokenizeChatRequest", "TokenizeTextRequest", "Tokenized"]
 
 
 class TokenizeTextRequest(RequestModel):

@@ -1,0 +1,197 @@
+"""`ChatWriter`: from the engine's outputs to the answer of ``/v1/chat/completions``, whole or in pieces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+from vcore.interfaces.chat_format import ReasoningDelta, TextDelta
+from vcore.outputs import CompletionOutput
+from vcore.server.chat_parser import ChatAnswer, ChatDelta, ChatParser
+from vcore.server.context import FINGERPRINT
+from vcore.server.logprob_format import chat_logprobs
+from vcore.server.protocol.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatCompletionChoice,
+    ChatCompletionChunk,
+    ChatCompletionChunkChoice,
+    ChatLogprobs,
+    FinishReason,
+    MessageDelta,
+    ToolCallDelta,
+)
+from vcore.server.sse import DONE, event
+from vcore.server.usage import UsageCount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vcore.server.generation import Generation
+    from vcore.server.logprob_format import TokenBytes
+    from vcore.server.protocol.common import StreamOptions
+
+__all__ = ["ChatForm", "ChatWriter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatForm:
+    """How a client wants its answer."""
+
+    model: str
+    new_parser: Callable[[], ChatParser]
+    """Makes the parser of one choice."""
+    token_bytes: TokenBytes
+    num_top_logprobs: int | None = None
+    """Alternatives a token; None for no logprobs."""
+    tells_reasoning: bool = True
+    single_call: bool = False
+    """At most one tool call is told."""
+
+    def told(self, deltas: Iterable[ChatDelta]) -> list[ChatDelta]:
+        """Those that the client wants."""
+        return [delta for delta in deltas if self._is_told(delta)]
+
+    def _is_told(self, delta: ChatDelta) -> bool:
+        if isinstance(delta, TextDelta):
+            return True
+        if isinstance(delta, ReasoningDelta):
+            return self.tells_reasoning
+        return delta.index == 0 or not self.single_call
+
+    def logprobs(self, sample: CompletionOutput) -> ChatLogprobs | None:
+        """Of the tokens of `sample`, if they were asked for."""
+        if self.num_top_logprobs is None or sample.logprobs is None:
+            return None
+        return chat_logprobs(sample.token_ids, sample.logprobs, self.num_top_logprobs, self.token_bytes)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A choice that is told in pieces."""
+
+    parser: ChatParser
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class ChatWriter:
+    """Writes one answer."""
+
+    generation: Generation
+    form: ChatForm
+    _choices: dict[int, _Choice] = field(default_factory=dict)
+    _created: int = field(default_factory=lambda: int(time.time()))
+
+    async def whole(self) -> ChatCompletion:
+        """Run to the end, and answer."""
+        [output] = await self.generation.results()
+        usage = UsageCount()
+        usage.add(0, output)
+        choices = list(map(self._whole_choice, output.outputs))
+        return {**self._head(), "choices": choices, "usage": usage.usage(), "object": "chat.completion"}
+
+    async def stream(self, options: StreamOptions | None) -> AsyncGenerator[bytes, None]:
+        """Run, and tell what is new as events."""
+        usage = UsageCount()
+        tells_usage = options is not None and bool(options.include_usage)
+        continuous = options is not None and bool(options.continuous_usage_stats)
+        head = self._head()
+        async with aclosing(self.generation.outputs("delta")) as outputs:
+            async for index, output in outputs:
+                usage.add(index, output)
+                events = []
+                for sample in output.outputs:
+                    for choice in self._pieces(sample):
+                        chunk: ChatCompletionChunk = {**head, "choices": [choice]}
+                        if tells_usage or continuous:
+                            chunk["usage"] = usage.usage() if continuous else None
+                        events.append(event(chunk))
+                if events:
+                    yield b"".join(events)
+        end = event({**head, "choices": [], "usage": usage.usage()}) if tells_usage else b""
+        yield end + DONE
+
+    def _head(self) -> ChatCompletionChunk:
+        return {
+            "id": self.generation.request_id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self.form.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": [],
+        }
+
+    def _whole_choice(self, sample: CompletionOutput) -> ChatCompletionChoice:
+        parser = self.form.new_parser()
+        answer = ChatAnswer.of(self.form.told([*parser.feed(sample.text), *parser.finish()]))
+        message: AssistantMessage = {"role": "assistant", "content": answer.content, "refusal": None}
+        if answer.content is None and not answer.tool_calls:
+            message["content"] = ""
+        if answer.reasoning is not None:
+            message["reasoning_content"] = answer.reasoning
+        if answer.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in answer.tool_calls
+            ]
+        return {
+            "index": sample.index,
+            "message": message,
+            "logprobs": self.form.logprobs(sample),
+            "finish_reason": _finish_reason(sample, parser),
+            "stop_reason": sample.stop_reason,
+        }
+
+    def _pieces(self, sample: CompletionOutput) -> Iterator[ChatCompletionChunkChoice]:
+        """What is new of a choice: its role, pieces of its message, its end."""
+        choice = self._choices.get(sample.index)
+        if choice is None:
+            choice = self._choices[sample.index] = _Choice(self.form.new_parser())
+            yield _piece(sample.index, {"role": "assistant", "content": ""})
+        if choice.finished:
+            return
+        ended = sample.finish_reason is not None
+        deltas = choice.parser.feed(sample.text)
+        if ended:
+            deltas += choice.parser.finish()
+        logprobs = self.form.logprobs(sample)
+        told = list(map(_message_delta, self.form.told(deltas)))
+        if not told and logprobs is not None and logprobs["content"]:
+            told = [{"content": ""}]
+        for position, delta in enumerate(told):
+            yield _piece(sample.index, delta, logprobs if position == 0 else None)
+        if ended:
+            choice.finished = True
+            last = _piece(sample.index, {})
+            last["finish_reason"] = _finish_reason(sample, choice.parser)
+            last["stop_reason"] = sample.stop_reason
+            yield last
+
+
+def _piece(index: int, delta: MessageDelta, logprobs: ChatLogprobs | None = None) -> ChatCompletionChunkChoice:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+
+
+def _message_delta(delta: ChatDelta) -> MessageDelta:
+    if isinstance(delta, TextDelta):
+        return {"content": delta.text}
+    if isinstance(delta, ReasoningDelta):
+        return {"reasoning_content": delta.text}
+    call: ToolCallDelta = {"index": delta.index, "function": {"arguments": delta.arguments}}
+    if delta.name is not None:
+        call = {
+            "index": delta.index,
+            "id": delta.id or "",
+            "type": "function",
+            "function": {"name": delta.name, "arguments": delta.arguments},
+        }
+    return {"tool_calls": [call]}
+
+
+def _finish_reason(sample: CompletionOutput, parser: ChatParser) -> FinishReason:
+    reason = cast(Literal["stop", "length"], sample.finish_reason)
+    return "tool_calls" if reason == "stop" and parser.num_calls else reason

@@ -1,0 +1,103 @@
+"""`ServerContext`: what endpoints work with, and how they get it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+from fastapi import Depends, Request
+
+from vcore.engine.prompts import Prompt
+from vcore.errors import ConfigError, RequestError
+from vcore.sampling_params import SamplingParams
+from vcore.server.admission import Admission
+from vcore.server.generation import Generation
+from vcore.server.served_models import ServedModels
+from vcore.server.settings import ServerSettings
+from vcore.server.tool_calls import ChatFormat, choose_chat_format
+from vcore.version import __version__
+
+if TYPE_CHECKING:
+    from vcore.server.engine_client import EngineClient
+    from vcore.tokenizer import Tokenizer
+
+__all__ = ["FINGERPRINT", "Context", "ServerContext", "new_id"]
+
+FINGERPRINT = f"vcore-{__version__}"
+"""Answers with the same one were made by the same code."""
+
+
+_UNRESOLVED_SEQS = 256
+
+
+def new_id(prefix: str) -> str:
+    """A name that no other answer has."""
+    return f"{prefix}{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """What every endpoint shares; one for each application."""
+
+    engine: EngineClient
+    settings: ServerSettings
+    admission: Admission
+    models: ServedModels
+    chat_format: ChatFormat
+    """The parsers of conversations."""
+    chat_template: str | None
+    """The template that is used in the place of the model's own."""
+
+    @classmethod
+    def create(cls, engine: EngineClient, settings: ServerSettings) -> ServerContext:
+        """Of an engine that is resolved.
+
+        Raises:
+            ConfigError: the chat template cannot be read.
+            PluginError: a parser that is named cannot be used.
+        """
+        scheduler = engine.config.scheduler
+        max_running = _UNRESOLVED_SEQS if scheduler.max_num_seqs == "auto" else scheduler.max_num_seqs
+        template = None if settings.chat_template is None else _read_template(settings.chat_template)
+        return cls(
+            engine=engine,
+            settings=settings,
+            admission=Admission(engine, max_running=max_running, max_queue=settings.max_queue),
+            models=ServedModels(engine, settings.model_names),
+            chat_format=choose_chat_format(
+                engine.config.chat, engine.catalog, _tokenizer(engine), chat_template=template
+            ),
+            chat_template=template,
+        )
+
+    def generation(self, request_id: str, prompts: Sequence[Prompt], params: SamplingParams) -> Generation:
+        """Prompts, ready to run."""
+        timeout = self.settings.request_timeout_s
+        return Generation(
+            self.engine, self.admission, request_id=request_id, prompts=prompts, params=params, timeout_s=timeout
+        )
+
+
+def _tokenizer(engine: EngineClient) -> Tokenizer | None:
+    try:
+        return engine.get_tokenizer()
+    except RequestError:
+        return None
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the chat template {path} cannot be read: {error}") from error
+
+
+async def _context(request: Request) -> ServerContext:
+    return cast(ServerContext, request.app.state.context)
+
+
+Context = Annotated[ServerContext, Depends(_context)]
+"""As an endpoint's parameter."""

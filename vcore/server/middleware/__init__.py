@@ -1,0 +1,1 @@
+"""What every HTTP exchange passes through, from the outside in: `RequestIds`, CORS, `ApiKeys`, `Bodies`."""
