@@ -1,4 +1,4 @@
-"""``vcore bench``: throughput, latency, startup, overhead, kernels. One JSON object with ``--json``, else a table."""
+"""``vcore bench``: throughput, latency, startup, overhead, kernels, serve. JSON with ``--json``, or a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vcore.cli.bench_kernels import kernels
+from vcore.cli.bench_serve import serve
 from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
 
 app = typer.Typer(no_args_is_help=True, help="Measure the engine.")
@@ -124,6 +125,7 @@ def overhead(
 
 
 app.command()(kernels)
+app.command()(serve)
 
 
 def _config(

@@ -21,6 +21,8 @@ class Arrivals(StrEnum):
     """Equal gaps."""
     BURST = "burst"
     """Several at a time, at equal gaps."""
+    TRACE = "trace"
+    """As recorded, at the recorded pace or another. `arrival_times` has no part in it."""
 
 
 def arrival_times(
@@ -29,7 +31,7 @@ def arrival_times(
     """Times of `count` arrivals, `rate` of them a second on average.
 
     Args:
-        law: which times.
+        law: which times; one of those that are drawn or counted out.
         rate: requests a second; infinity for all at once.
         count: how many.
         rng: draws the gaps of `Arrivals.POISSON`.
@@ -48,7 +50,8 @@ def arrival_times(
     if law is Arrivals.POISSON:
         gaps = rng.exponential(1 / rate, size=count)
         gaps[:1] = 0
-        return np.cumsum(gaps, dtype=np.float64)
+        times: npt.NDArray[np.float64] = np.cumsum(gaps)
+        return times
+    assert law in (Arrivals.FIXED, Arrivals.BURST)
     size = burst_size if law is Arrivals.BURST else 1
-    times: npt.NDArray[np.float64] = np.arange(count) // size * (size / rate)
-    return times
+    return np.floor_divide(np.arange(count), size) * (size / rate)

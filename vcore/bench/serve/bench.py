@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,7 +30,7 @@ class LoadOptions:
     """Which loads there are."""
 
     rates: tuple[float, ...] = ()
-    """Requests a second, a load each."""
+    """Requests a second, a load each; infinity for all at once."""
     fractions: tuple[float, ...] = ()
     """A load each of so much of the offline throughput, which is measured before."""
     offline: bool = False
@@ -37,6 +38,7 @@ class LoadOptions:
     offline_runs: int = 2
     """Runs of it, of which the better counts."""
     arrivals: Arrivals = Arrivals.POISSON
+    """`Arrivals.TRACE` only with a source that has recorded times."""
     burst_size: int = 1
     """Of `Arrivals.BURST`."""
     num_requests: int | None = None
@@ -101,18 +103,20 @@ class ServeBench:
             await self._warm_up()
         if options.fractions or options.offline:
             await self._measure_offline(result)
-        rates: list[tuple[float | None, float | None]] = [(rate, None) for rate in options.rates]
-        if options.fractions:
-            best = result.best_offline
-            assert best is not None
-            rates += [(fraction * float(best["requests_per_s"]), fraction) for fraction in options.fractions]
-        if not rates and not result.offline:
-            rates = [(None, None)]
-        for rate, fraction in rates:
+        for rate, fraction in self._paces(result):
             run = await self._load(rate)
             result.runs.append(run)
             result.loads.append({"rate": rate, "of_offline": fraction, **summarise(run, options.slo)})
         return result
+
+    def _paces(self, result: ServeResult) -> list[tuple[float | None, float | None]]:
+        """The rate of each load (None: all at once, or as recorded), and the fraction that it is."""
+        options, best = self._options, result.best_offline
+        paces: list[tuple[float | None, float | None]] = []
+        paces += [(None if math.isinf(rate) else rate, None) for rate in options.rates]
+        if best is not None:
+            paces += [(fraction * float(best["requests_per_s"]), fraction) for fraction in options.fractions]
+        return paces or ([] if result.offline else [(None, None)])
 
     async def _warm_up(self) -> None:
         self._report("warming up")
@@ -144,8 +148,10 @@ class ServeBench:
 
     def _times(self, rate: float | None, seed: int) -> npt.NDArray[np.float64]:
         """When the requests of a load are due."""
-        options, recorded = self._options, self._source.recorded_times()
-        if recorded is not None:
+        options = self._options
+        if options.arrivals is Arrivals.TRACE:
+            recorded = self._source.recorded_times()
+            assert recorded is not None
             return self._replayed(recorded, rate)
         if rate is None:
             return np.zeros(options.num_requests or self._source.count)

@@ -52,6 +52,11 @@ class HTTPOptions:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Over all other fields; None takes one out."""
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether conversations are asked for."""
+        return self.endpoint is Endpoint.CHAT
+
 
 class HTTPTarget:
     """Streams completions with usage."""
@@ -119,7 +124,7 @@ class HTTPTarget:
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
-        if options.endpoint is Endpoint.CHAT:
+        if options.is_chat:
             body["messages"] = request.messages or [{"role": "user", "content": request.text}]
         else:
             body["prompt"] = request.text if request.token_ids is None else request.token_ids

@@ -58,10 +58,20 @@ class PromptFile:
         """Lines."""
         return len(self._requests)
 
+    @property
+    def has_conversations(self) -> bool:
+        """Whether some lines are conversations."""
+        return any(request.messages is not None for request in self._requests)
+
     def requests(self, count: int, seed: int) -> Iterator[LoadRequest]:
         """In their order, from the beginning again if there are fewer; the seed changes nothing."""
         for index in range(count):
             yield replace(self._requests[index % len(self._requests)])
+
+    @property
+    def num_cut(self) -> int:
+        """None."""
+        return 0
 
     def recorded_times(self) -> None:
         """There are none."""

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from vcore.bench.serve.bench import LoadOptions, ServeResult
-from vcore.bench.serve.target import TargetInfo
+from vcore.bench.serve.bench import LoadOptions
+from vcore.bench.serve.session import Session
 
-__all__ = ["describe", "print_report"]
+__all__ = ["describe", "load_label", "print_report"]
 
 
-def describe(
-    info: TargetInfo, workload: str, options: LoadOptions, result: ServeResult, llm_rates: Sequence[float] = ()
-) -> dict[str, Any]:
+def describe(session: Session, options: LoadOptions) -> dict[str, Any]:
     """Plain data for JSON.
 
     Args:
-        info: of the target.
-        workload: its name.
+        session: what came of it.
         options: which loads there were.
-        result: what came of them.
-        llm_rates: output tokens a second of the runs of `measure_offline`, if there were any.
 
     Returns:
-        ``target``, ``model``, ``workload``, ``arrivals``, ``seed``, ``max_concurrency``, ``slo``, ``offline`` (the best
-        run of all requests at once, with all ``runs``, or None), ``comparison`` (None, or ``served`` and ``llm``,
-        output tokens a second, and their ``ratio``) and ``loads``.
+        ``target``, ``model``, ``workload``, ``cut_requests``, ``arrivals``, ``seed``, ``max_concurrency``, ``slo``,
+        ``offline`` (the best run of all requests at once, with all ``runs``, or None), ``comparison`` (None, or
+        ``served`` and ``llm``, output tokens a second, and their ``ratio``) and ``loads``.
     """
+    info, result = session.info, session.result
     best = result.best_offline
     comparison = None
-    if best is not None and llm_rates:
-        served, llm = float(best["output_tokens_per_s"]), max(llm_rates)
+    if best is not None and session.llm_rates:
+        served, llm = float(best["output_tokens_per_s"]), max(session.llm_rates)
         comparison = {"served": served, "llm": llm, "ratio": served / llm}
     return {
         "target": info.name,
         "model": info.model,
-        "workload": workload,
+        "workload": session.source.name,
+        "cut_requests": session.source.num_cut,
         "arrivals": options.arrivals.value,
         "seed": options.seed,
         "max_concurrency": options.max_concurrency,
@@ -57,7 +54,7 @@ def print_report(answer: Mapping[str, Any]) -> None:
     for name in ("load", "done", "failed", "out tok/s", "TTFT ms", "ITL ms", "e2e ms", "queue ms", "lag ms", "goodput"):
         table.add_column(name, justify="left" if name == "load" else "right")
     rows = [("offline", answer["offline"])] if answer["offline"] else []
-    rows += [(_label(load), load) for load in answer["loads"]]
+    rows += [(load_label(load), load) for load in answer["loads"]]
     for label, load in rows:
         table.add_row(*map(Text, _cells(label, load)))
     console = Console()
@@ -66,12 +63,15 @@ def print_report(answer: Mapping[str, Any]) -> None:
     for label, load in rows:
         for line in _remarks(label, load):
             console.print(Text(line))
+    if answer["cut_requests"]:
+        console.print(Text(f"{answer['cut_requests']} requests of the trace were cut to what the model serves"))
     if answer["comparison"]:
         served, llm, ratio = (answer["comparison"][key] for key in ("served", "llm", "ratio"))
         console.print(Text(f"served {served:,.0f} output tokens/s, LLM.generate {llm:,.0f}: {ratio:.3f}"))
 
 
-def _label(load: Mapping[str, Any]) -> str:
+def load_label(load: Mapping[str, Any]) -> str:
+    """What tells a load from the others."""
     if load["rate"] is None:
         return "as it comes"
     share = "" if load["of_offline"] is None else f" ({load['of_offline']:.0%})"

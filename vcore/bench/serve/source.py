@@ -31,6 +31,11 @@ class LoadSource(Protocol):
         """`count` requests; another seed gives other token ids, so that a run finds nothing of the last one cached."""
         ...
 
+    @property
+    def num_cut(self) -> int:
+        """How many of its requests were cut to what the target can serve."""
+        ...
+
     def recorded_times(self) -> npt.NDArray[np.float64] | None:
         """Seconds at which its requests arrived once, from 0; None if they never did."""
         ...
@@ -61,6 +66,11 @@ class RandomSource:
         """Lengths as the workload has them, random ids."""
         for one in make_workload(self._name, vocab_size=self._vocab_size, seed=seed, num_requests=count):
             yield LoadRequest(token_ids=one.prompt_token_ids, num_output_tokens=one.num_output_tokens)
+
+    @property
+    def num_cut(self) -> int:
+        """None."""
+        return 0
 
     def recorded_times(self) -> None:
         """It was made up."""

@@ -19,11 +19,13 @@ _KEPT_BLOCKS = 4096
 class TraceSource:
     """A block id becomes the same token ids wherever it stands, so that a prefix cache hits as it would have."""
 
-    def __init__(self, trace: Trace, *, vocab_size: int) -> None:
+    def __init__(self, trace: Trace, *, vocab_size: int, num_cut: int = 0) -> None:
         """Args:
         trace: scaled and cut already.
         vocab_size: token ids are below it.
+        num_cut: how many of its requests were cut.
         """
+        self.num_cut = num_cut
         self._trace = trace
         self._vocab_size = vocab_size
 
