@@ -85,7 +85,9 @@ METRICS: tuple[MetricDefinition, ...] = (
     _counter("engine_restarts", "Times that the engine process was started again."),
     _counter("engine_failed_steps", "Steps that raised, which ends the requests in them."),
     _gauge("engine_info", "1; what serves, in labels.", "version", "device", "dtype", "executor"),
-    _gauge("cache_config_info", "1; the shape of the KV cache, in labels.", "block_size", "num_blocks", "prefix_caching"),
+    _gauge(
+        "cache_config_info", "1; the shape of the KV cache, in labels.", "block_size", "num_blocks", "prefix_caching"
+    ),
     _gauge(
         "plugin_info",
         "1 for each plugin that the engine is composed from.",
@@ -96,6 +98,8 @@ METRICS: tuple[MetricDefinition, ...] = (
     ),
     _counter("http_requests", "HTTP requests that were answered.", "method", "path", "status"),
     _gauge("http_requests_in_flight", "HTTP requests that are being answered."),
-    _histogram("http_request_duration_seconds", "Seconds from an HTTP request to the end of its answer.", _SECONDS, "path"),
+    _histogram(
+        "http_request_duration_seconds", "Seconds from an HTTP request to the end of its answer.", _SECONDS, "path"
+    ),
 )
 """All metrics, in the order in which they are exposed."""

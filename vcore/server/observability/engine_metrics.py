@@ -9,7 +9,7 @@ from vcore.server.observability.definitions import METRICS
 from vcore.server.observability.instruments import Counter, FollowedCounter, Histogram, LabelledCounter
 
 if TYPE_CHECKING:
-    from vcore.engine.async_llm import EngineStatus, RequestRecord, StepRecord
+    from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
     from vcore.outputs import RequestMetrics
     from vcore.scheduler import SchedulerStats
 
@@ -43,8 +43,9 @@ class EngineMetrics:
         """Count a step."""
         self.prompt_tokens.add(record.num_prompt_tokens)
         self.generation_tokens.add(record.num_output_tokens)
-        self._step_tokens.observe(record.num_prompt_tokens + record.num_decodes)
-        self._step_seconds.observe(record.end - record.start)
+        if record.index:
+            self._step_tokens.observe(record.num_prompt_tokens + record.num_decodes)
+            self._step_seconds.observe(record.end - record.start)
         self._follow(record.stats)
 
     def on_finished(self, record: RequestRecord) -> None:

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from vcore.engine.records import EngineState
 from vcore.server.observability.definitions import COMMON_LABELS, METRICS, MetricDefinition
 from vcore.server.observability.instruments import Histogram
 
 if TYPE_CHECKING:
-    from vcore.engine.async_llm import EngineStatus
-    from vcore.scheduler import SchedulerStats
     from vcore.server.observability.composition import Composition
     from vcore.server.observability.engine_metrics import EngineMetrics
-    from vcore.server.observability.http_metrics import HttpCounts
+    from vcore.server.observability.engine_watch import EngineMoment
+    from vcore.server.observability.http_metrics import HttpMetrics
 
-__all__ = ["EngineCollector", "EngineMoment", "HttpCollector"]
+__all__ = ["ENGINE_STATES", "EngineCollector", "HttpCollector"]
 
-ENGINE_STATES = ("starting", "ready", "restarting", "dead", "closed")
+ENGINE_STATES: tuple[str, ...] = get_args(EngineState)
 
 Values = Sequence[tuple[tuple[str, ...], float | Histogram]]
 """Label values, beside the common ones, and what was counted under them."""
 
 
-class EngineMoment(Protocol):
-    """What is so at the moment of a scrape."""
-
-    composition: Composition | None
-    """None before the engine was composed."""
-    status: EngineStatus
-    stats: SchedulerStats | None
-    """None before the first step, and while no engine runs."""
-
-
 class EngineCollector(Collector):
     """The engine's metrics."""
 
-    def __init__(self, metrics: EngineMetrics, moment: Callable[[], EngineMoment]) -> None:
+    def __init__(self, metrics: EngineMetrics, moment: Callable[[], EngineMoment | None]) -> None:
         self._metrics = metrics
         self._moment = moment
 
@@ -50,7 +40,7 @@ class EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every metric with the values of now; none before the engine was composed, since its labels are unknown."""
         moment = self._moment()
-        if moment.composition is None:
+        if moment is None or moment.composition is None:
             return
         values = self._counted() | _of_moment(moment, moment.composition)
         for one in METRICS:
@@ -77,8 +67,8 @@ class EngineCollector(Collector):
 class HttpCollector(Collector):
     """The metrics of HTTP."""
 
-    def __init__(self, counts: HttpCounts) -> None:
-        self._counts = counts
+    def __init__(self, metrics: HttpMetrics) -> None:
+        self._metrics = metrics
 
     def describe(self) -> Iterator[Metric]:
         """The names alone."""
@@ -86,11 +76,11 @@ class HttpCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric with the values of now."""
-        counts = self._counts
+        metrics = self._metrics
         values: dict[str, Values] = {
-            "http_requests": list(counts.requests.values.items()),
-            "http_requests_in_flight": [((), counts.in_flight)],
-            "http_request_duration_seconds": [((path,), one) for path, one in counts.durations.items()],
+            "http_requests": list(metrics.requests.values.items()),
+            "http_requests_in_flight": [((), metrics.in_flight)],
+            "http_request_duration_seconds": [((path,), one) for path, one in metrics.durations.items()],
         }
         for one in METRICS:
             if not one.of_engine:

@@ -1,0 +1,54 @@
+"""`JsonLog`: lines of JSON on a stream, written by a thread of its own, so that a full pipe stops no request."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+__all__ = ["JsonLog"]
+
+_QUEUE = 10_000
+"""Lines that may wait to be written; beyond, they are dropped and counted."""
+
+
+class JsonLog:
+    """Each line is one object, with ``time`` (UTC) and ``event`` first."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[dict[str, object] | None] = queue.Queue(_QUEUE)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="vcore-request-log", daemon=True)
+        self._thread.start()
+
+    def write(self, event: str, fields: Mapping[str, object]) -> None:
+        """Queue a line; returns at once."""
+        line: dict[str, object] = {"time": time.time(), "event": event, **fields}
+        if self._dropped:
+            line["dropped_lines"] = self._dropped
+        try:
+            self._lines.put_nowait(line)
+            self._dropped = 0
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued, and stop; harmless twice."""
+        if self._thread.is_alive():
+            self._lines.put(None)
+            self._thread.join(timeout=5.0)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            seconds = line["time"]
+            assert isinstance(seconds, float)
+            line["time"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+            try:
+                self._stream.write(json.dumps(line, default=str) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # the reader of the stream is gone, or it was closed
+                return
