@@ -49,8 +49,10 @@ def _replace_choice(field: dict[str, Any], reference: dict[str, str]) -> None:
     if "items" in field:
         field["items"] = reference
         return
-    if field.get("default", ...) is None:
+    if any(one.get("type") == "null" for one in field.get("anyOf", ())):
         field["anyOf"] = [reference, {"type": "null"}]
+        if field.get("default") is not None:
+            field["default"] = "auto"
         return
     field.update(reference)
     field["default"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +13,8 @@ from vcore.config.models import PluginChoice
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
+from vcore.engine.preparation import RequestPreparer
+from vcore.engine.processor_pool import ProcessorPool
 from vcore.engine.resolve import Resolution, resolve, resolved_plugins
 from vcore.errors import CapacityError, ConfigError
 from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
@@ -38,7 +40,6 @@ from vcore.plugins import (
 from vcore.plugins.resolved import ResolvedSet
 from vcore.runner.cuda_graphs import graph_sizes
 from vcore.runner.model_runner import ModelRunner
-from vcore.runner.segments import segment_sizes
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
 from vcore.scheduler.settings import largest_chunk
@@ -59,19 +60,17 @@ class Engine:
     core: EngineCore
     tokenizer: Tokenizer | None
     config: EngineConfig
-    """Resolved: no ``auto`` is left."""
+    """Resolved: no ``auto`` is left, but in `chat`, which is for who parses answers."""
     vocab_size: int
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     catalog: Catalog
+    preparer: RequestPreparer
+    """For requests with logits processors, before they enter `core`."""
     tokenizer_path: Path | None = None
     """The folder that the tokenizer was read from."""
     plugins: ResolvedSet = field(default_factory=lambda: ResolvedSet(()))
     """What the engine is composed of."""
-
-
-_MOST_SEGMENT_TOKENS = 0
-"""Larger steps keep the device busy for longer than the host takes to launch their kernels."""
 
 
 def build_engine(
@@ -103,7 +102,8 @@ def build_engine(
     resolved = resolved_plugins(resolution, catalog)
     tokenizer_path = resolution.tokenizer_path
     tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
-    executor = _build_executor(resolution, catalog)
+    processors = ProcessorPool(_processor_factory(resolution, catalog, tokenizer))
+    executor = _build_executor(resolution, catalog, processors)
     try:
         executor.load()
         layout = executor.cache_layout()
@@ -128,6 +128,7 @@ def build_engine(
         max_model_len=resolution.max_model_len,
         eos_token_ids=resolution.eos_token_ids,
         catalog=catalog,
+        preparer=RequestPreparer(processors.get),
         tokenizer_path=tokenizer_path,
         plugins=resolved,
     )
@@ -143,18 +144,38 @@ def _set_log_level(config: EngineConfig, catalog: Catalog) -> None:
         logging.getLogger(package).setLevel(level.upper())
 
 
-def _build_executor(resolution: Resolution, catalog: Catalog) -> Executor:
+def _build_executor(resolution: Resolution, catalog: Catalog, processors: ProcessorPool) -> Executor:
     config = resolution.config
     world_size = config.runtime.tensor_parallel_size
 
     def make_runner(rank: int, size: int) -> Runner:
-        return _build_runner(resolution, catalog, rank, size)
+        return _build_runner(resolution, catalog, processors, rank, size)
 
     context = ExecutorContext(runner_factory=make_runner, world_size=world_size)
     return cast(Executor, catalog.create(resolution.executor, options=config.executor.options, context=context))
 
 
-def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_size: int) -> ModelRunner:
+def _processor_factory(
+    resolution: Resolution, catalog: Catalog, tokenizer: Tokenizer | None
+) -> Callable[[str], LogitsProcessor]:
+    """What makes a logits processor by its name."""
+    context = LogitsProcessorContext(
+        vocab_size=resolution.vocab_size,
+        device=resolution.device,
+        max_num_seqs=resolution.max_num_seqs,
+        tokenizer=tokenizer,
+        eos_token_ids=resolution.eos_token_ids,
+    )
+
+    def make(name: str) -> LogitsProcessor:
+        return cast(LogitsProcessor, catalog.create(catalog.find(PluginKind.LOGITS_PROCESSOR, name), context=context))
+
+    return make
+
+
+def _build_runner(
+    resolution: Resolution, catalog: Catalog, processors: ProcessorPool, rank: int, world_size: int
+) -> ModelRunner:
     config = resolution.config
     max_num_seqs, max_num_batched_tokens = resolution.max_num_seqs, resolution.max_num_batched_tokens
     attention_context = AttentionBackendContext(
@@ -167,9 +188,6 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
     )
     backend = catalog.create(resolution.attention, options=config.attention.backend.options, context=attention_context)
     capabilities = cast(AttentionBackendSpec, resolution.attention.spec).capabilities
-    processor_context = LogitsProcessorContext(
-        vocab_size=resolution.vocab_size, device=resolution.device, max_num_seqs=max_num_seqs
-    )
 
     def build_model(context: BuildContext) -> Model:
         context = replace(
@@ -182,10 +200,6 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         _check_moe_routing(model, config)
         return model
 
-    def make_processor(name: str) -> LogitsProcessor:
-        entry = catalog.find(PluginKind.LOGITS_PROCESSOR, name)
-        return cast(LogitsProcessor, catalog.create(entry, context=processor_context))
-
     settings = RunnerSettings(
         device=resolution.device,
         dtype=resolution.dtype,
@@ -197,7 +211,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         vocab_size=resolution.vocab_size,
         num_threads=cast(int, config.runtime.num_threads),
         graph_sizes=_graph_sizes(resolution, capabilities),
-        segment_sizes=_segment_sizes(resolution),
+        max_segment_tokens=_max_segment_tokens(resolution),
     )
     return ModelRunner(
         settings,
@@ -206,7 +220,7 @@ def _build_runner(resolution: Resolution, catalog: Catalog, rank: int, world_siz
         attention=CheckedAttention(
             cast(AttentionBackend, backend), capabilities, attention_context, address=resolution.attention.address
         ),
-        make_processor=make_processor,
+        make_processor=processors.get if rank == 0 else processors.another().get,
         rank=rank,
         world_size=world_size,
     )
@@ -223,18 +237,19 @@ def _check_moe_routing(model: Model, config: EngineConfig) -> None:
 
 def _graph_sizes(resolution: Resolution, capabilities: AttentionCapabilities) -> tuple[int, ...]:
     """What CUDA graphs are captured for; nothing where they cannot be or are not wanted."""
-    runtime = resolution.config.runtime
-    if resolution.device.type != "cuda" or runtime.enforce_eager or runtime.tensor_parallel_size > 1:
+    if not _captures(resolution) or capabilities.graph_support == "none":
         return ()
-    return () if capabilities.graph_support == "none" else graph_sizes(resolution.max_num_seqs)
+    return graph_sizes(resolution.max_num_seqs)
 
 
-def _segment_sizes(resolution: Resolution) -> tuple[int, ...]:
-    """What steps with prompts are recorded for in segments; any backend will do, since attention stays outside."""
+def _max_segment_tokens(resolution: Resolution) -> int:
+    """Most tokens of other steps that may be recorded in segments; with any backend: attention stays outside."""
+    return resolution.max_num_batched_tokens if _captures(resolution) else 0
+
+
+def _captures(resolution: Resolution) -> bool:
     runtime = resolution.config.runtime
-    if resolution.device.type != "cuda" or runtime.enforce_eager or runtime.tensor_parallel_size > 1:
-        return ()
-    return segment_sizes(min(resolution.max_num_batched_tokens, _MOST_SEGMENT_TOKENS))
+    return resolution.device.type == "cuda" and not runtime.enforce_eager and runtime.tensor_parallel_size == 1
 
 
 def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:

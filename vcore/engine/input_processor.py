@@ -19,14 +19,18 @@ from vcore.engine.prompts import parse_prompt
 from vcore.engine.request import EngineRequest
 from vcore.errors import RequestError, RequestTooLargeError
 from vcore.sampling_params import LogitsProcessorRequest, SamplingParams
+from vcore.structured_output import StructuredOutput
 
 if TYPE_CHECKING:
     from vcore.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["InputProcessor", "ProcessedRequest", "ProcessorCheck"]
+__all__ = ["FormProcessor", "InputProcessor", "ProcessedRequest", "ProcessorCheck"]
 
 ProcessorCheck = Callable[[LogitsProcessorRequest], LogitsProcessorRequest]
 """Checks a request's logits processor: returns it with options checked and filled in, or raises `RequestError`."""
+
+FormProcessor = Callable[[StructuredOutput], LogitsProcessorRequest]
+"""The logits processor that keeps a text to a form; raises `RequestError` if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class InputProcessor:
         eos_token_ids: tuple[int, ...] = (),
         seed: int = 0,
         check_processor: ProcessorCheck | None = None,
+        form_processor: FormProcessor | None = None,
     ) -> None:
         """Describe the model.
 
@@ -65,6 +70,7 @@ class InputProcessor:
             eos_token_ids: the model's ends of sequence.
             seed: `runtime.seed`; the requests that give no seed get one each, drawn from it in their order.
             check_processor: None if there are no logits-processor plugins.
+            form_processor: None if texts cannot be kept to a form.
         """
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
@@ -72,6 +78,7 @@ class InputProcessor:
         self._eos_token_ids = eos_token_ids
         self._seed = seed
         self._check_processor = check_processor
+        self._form_processor = form_processor
         self._serial = itertools.count()
 
     def process(self, prompt: object, params: SamplingParams, *, request_id: str) -> ProcessedRequest:
@@ -162,13 +169,28 @@ class InputProcessor:
         return bad_words_token_ids(words, self._tokenizer)
 
     def _with_checked_processors(self, params: SamplingParams) -> SamplingParams:
-        if not params.logits_processors:
+        if not params.logits_processors and params.structured_output is None:
             return params
-        if self._check_processor is None:
+        if params.logits_processors and self._check_processor is None:
             name = params.logits_processors[0].name
             raise RequestError(f"no logits processor {name!r}: this engine has none", param="logits_processors")
-        checked = tuple(map(self._check_processor, params.logits_processors))
-        return params.model_copy(update={"logits_processors": checked})
+        checked = [self._check_processor(asked) for asked in params.logits_processors if self._check_processor]
+        if params.structured_output is not None:
+            checked.append(self._of_form(params.structured_output, params))
+        return params.model_copy(update={"logits_processors": tuple(checked)})
+
+    def _of_form(self, form: StructuredOutput, params: SamplingParams) -> LogitsProcessorRequest:
+        """The processor of the request's form; it comes last, so that no other lifts its bans."""
+        if self._form_processor is None:
+            raise RequestError("structured_output: this engine has no plugin for it", param="structured_output")
+        asked = self._form_processor(form)
+        if any(other.name == asked.name for other in params.logits_processors):
+            raise RequestError(
+                f"structured_output is served by the logits processor {asked.name!r}, which the request also names in "
+                "logits_processors; leave one out",
+                param="logits_processors",
+            )
+        return asked
 
     def _draw_seed(self) -> int:
         """A seed that depends on `runtime.seed` and on how many were drawn before, and on nothing else."""

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -104,13 +105,16 @@ class LLM:
     def _start(self, engine: Engine) -> None:
         from vcore.engine.processor_options import ProcessorOptions
 
+        options = ProcessorOptions(engine.catalog, engine.config.sampling.structured_output)
+        self._preparer = engine.preparer
         self._input_processor = InputProcessor(
             tokenizer=engine.tokenizer,
             vocab_size=engine.vocab_size,
             max_model_len=engine.max_model_len,
             eos_token_ids=engine.eos_token_ids,
             seed=engine.config.runtime.seed,
-            check_processor=ProcessorOptions(engine.catalog).check,
+            check_processor=options.check,
+            form_processor=options.for_structured_output,
         )
         self._driver = EngineDriver(engine.core, OutputProcessor(engine.tokenizer, engine.core.finish))
         self._serial = itertools.count()
@@ -333,7 +337,10 @@ class LLM:
 
         def process(prompt: Prompt, index: int) -> ProcessedRequest:
             request_id = f"request-{next(self._serial)}"
-            return self._input_processor.process(prompt, own_params[index], request_id=request_id)
+            processed = self._input_processor.process(prompt, own_params[index], request_id=request_id)
+            if not processed.params.logits_processors:
+                return processed
+            return replace(processed, engine_requests=self._preparer.prepare_all(processed.engine_requests))
 
         return each(prompts, process)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -60,3 +61,5 @@ class EngineRequest:
     """`SamplingParams.bad_words` as token ids, one sequence a spelling (with and without a leading space)."""
     extra_keys: tuple[str, ...] = field(default=())
     """What besides tokens tells cached blocks apart: the cache salt, and later adapters and media."""
+    prepared: Mapping[str, object] | None = None
+    """By logits processor: what it prepared for the request (`RequestPreparer`)."""

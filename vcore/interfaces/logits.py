@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from vcore.tokenizer import Tokenizer
 
 __all__ = ["LogitsProcessor", "LogitsProcessorContext", "ProcessorRow"]
 
@@ -19,6 +22,10 @@ class LogitsProcessorContext:
     vocab_size: int
     device: torch.device
     max_num_seqs: int
+    tokenizer: Tokenizer | None = None
+    """The model's; None if the engine was made without one."""
+    eos_token_ids: tuple[int, ...] = ()
+    """The model's ends of sequence."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +39,8 @@ class ProcessorRow:
     """Live: grows with each token. Valid only inside `apply` and `on_batch_change`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """What the request passed along, as checked by the spec's options model."""
+    prepared: Any = None
+    """What `LogitsProcessor.prepare` returned for these arguments. Other requests may share it: it is not changed."""
 
 
 class LogitsProcessor(ABC):
@@ -44,6 +53,20 @@ class LogitsProcessor(ABC):
 
     needs_host_tokens: bool = False
     """Whether `apply` reads `output_token_ids`; if so, it is called only once they are all known."""
+
+    def prepare(self, arguments: Mapping[str, Any]) -> object:
+        """Do what is slow for a request that asks for the processor: compile a grammar, read a file.
+
+        Called off the step loop, in any thread and in several at once, before the request enters the batch; once for
+        requests of equal arguments, as long as the result is kept. The result arrives in `ProcessorRow.prepared`.
+
+        Args:
+            arguments: as they will stand in `ProcessorRow.arguments`.
+
+        Raises:
+            RequestError: the arguments are of no use; whoever made the request gets the message.
+        """
+        return None
 
     def on_batch_change(self, added: Sequence[ProcessorRow], removed: Sequence[int]) -> None:
         """Requests came and went since the last step; `removed` holds rows and is to be applied first."""

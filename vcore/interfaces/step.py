@@ -6,6 +6,7 @@ rows out; a row's meaning changes only by what `SchedulerOutput` says, so all ra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +40,9 @@ class NewRow:
     """Which of the request's `n` samples this is."""
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     """`SamplingParams.bad_words` as token ids, one sequence a spelling; each is kept out of the output."""
+    prepared: Mapping[str, object] | None = None
+    """By logits processor: what it prepared for the request. An object of this process, which does not cross to
+    another; where it is missing, the rank prepares it."""
 
 
 _NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)

@@ -21,6 +21,8 @@ def config_key(kind: PluginKind) -> str | None:
     """The configuration's key that selects a plugin of `kind`; None for kinds that a request or a URI selects."""
     from vcore.config import PLUGIN_CHOICES
 
+    if kind is PluginKind.LOGITS_PROCESSOR:
+        return None  # `sampling.structured_output` names one of them, for requests that name none
     return next((key for key, chosen in PLUGIN_CHOICES.items() if chosen == kind.value), None)
 
 

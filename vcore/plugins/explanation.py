@@ -9,7 +9,7 @@ from vcore.errors import PluginError
 from vcore.plugins.catalog import LOOKUP_FIELDS, Catalog
 from vcore.plugins.complaints import config_key
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import ANY_ARCHITECTURE, PluginKind
+from vcore.plugins.specs import ANY_ARCHITECTURE, LogitsProcessorSpec, PluginKind
 
 if TYPE_CHECKING:
     from vcore.config import EngineConfig, PluginChoice
@@ -46,6 +46,8 @@ def explain(entry: CatalogEntry, catalog: Catalog, config: EngineConfig) -> Expl
         selected, reasons = False, ["`observability.observers` lists none; write its name there"]
     else:
         selected, reasons = None, ["a request selects it, by its name"]
+        if isinstance(entry.spec, LogitsProcessorSpec) and entry.spec.structured_output:
+            reasons.append("if `sampling.structured_output` chooses it, so does one that asks for a form of text")
     return Explanation(selected, (*sentences, *reasons))
 
 

@@ -7,7 +7,7 @@ a factory makes processors by name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,8 +98,16 @@ class ProcessorSet:
         requests: Sequence[LogitsProcessorRequest],
         prompt_token_ids: Sequence[int],
         output_token_ids: Sequence[int],
+        prepared: Mapping[str, object] | None = None,
     ) -> str | None:
         """Let the request in `row` be served by the processors that it asks for.
+
+        Args:
+            row: a free row.
+            requests: what is asked for.
+            prompt_token_ids: of the request.
+            output_token_ids: live, known tokens.
+            prepared: by processor, what it prepared for the request; what is missing is prepared here.
 
         Returns:
             Why it cannot be, or None.
@@ -112,11 +120,16 @@ class ProcessorSet:
                 except _FAULTS as error:
                     return _failure(request.name, error)
                 entry = self._entries[request.name] = _Entry(request.name, processor)
+            try:
+                ready = _prepared(entry, request, prepared)
+            except _FAULTS as error:
+                return _failure(request.name, error)
             processor_row = ProcessorRow(
                 row=row,
                 prompt_token_ids=prompt_token_ids,
                 output_token_ids=output_token_ids,
                 arguments=dict(request.options),
+                prepared=ready,
             )
             entry.rows[row] = entry.added[row] = processor_row
         return None
@@ -183,6 +196,12 @@ class ProcessorSet:
                 batch_rows = [row for _, row in mine]
                 result.append(ProcessorBatch(entry.name, entry.processor, batch_rows, on_device, host_indices))
         return result
+
+
+def _prepared(entry: _Entry, request: LogitsProcessorRequest, prepared: Mapping[str, object] | None) -> object:
+    if prepared is not None and request.name in prepared:
+        return prepared[request.name]
+    return entry.processor.prepare(request.options)
 
 
 def _failure(name: str, error: BaseException) -> str:

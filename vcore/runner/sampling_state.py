@@ -112,9 +112,8 @@ class SamplingState:
             self._add_penalties(new)
         if params.logits_processors:
             prompt = TokenView(self._batch, row, 0, new.num_prompt_tokens)
-            failure = self.processors.add(
-                row, params.logits_processors, prompt, TokenView(self._batch, row, new.num_prompt_tokens)
-            )
+            output = TokenView(self._batch, row, new.num_prompt_tokens)
+            failure = self.processors.add(row, params.logits_processors, prompt, output, new.prepared)
             flags |= Need.PROCESSOR
             if failure is not None:
                 self.failures[row] = failure

@@ -121,6 +121,7 @@ class AdmissionPlanner:
                 seed=engine.seed,
                 sample_index=engine.sample_index,
                 bad_words_token_ids=engine.bad_words_token_ids,
+                prepared=engine.prepared,
             )
         )
         if not request.was_started:

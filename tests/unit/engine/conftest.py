@@ -186,6 +186,7 @@ def make_llm(byte_tokenizer: Tokenizer) -> MakeLLM:
             "max_model_len": 64,
             "eos_token_ids": (256,),
             "catalog": None,
+            "preparer": None,
         } | engine
         return LLM.from_engine(SimpleNamespace(core=core, tokenizer=tokenizer, **values)), core  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Which scheduling policy, eviction policy, executor and observers."""
+"""Which scheduling policy, eviction policy, executor, observers and plugin for structured output."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vcore.engine.resolve.lookup import selector
 from vcore.errors import ConfigError
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import ExecutorSpec, PluginKind
+from vcore.plugins.specs import ExecutorSpec, LogitsProcessorSpec, PluginKind
 
-__all__ = ["choose_executor", "choose_observers", "choose_policy"]
+__all__ = ["choose_executor", "choose_observers", "choose_policy", "choose_structured_output"]
 
 
 def choose_policy(choice: PluginChoice, key: str, catalog: Catalog) -> tuple[CatalogEntry, Decision | None]:
@@ -78,6 +78,41 @@ def choose_observers(config: EngineConfig, catalog: Catalog) -> tuple[CatalogEnt
         PluginError: one is missing, broken or ambiguous.
     """
     return tuple(catalog.find(PluginKind.OBSERVER, choice.name) for choice in config.observability.observers)
+
+
+def choose_structured_output(
+    choice: PluginChoice | None, catalog: Catalog
+) -> tuple[CatalogEntry | None, Decision | None]:
+    """The logits processor that keeps texts to their form: the one that is configured, or the one of the highest rank.
+
+    Raises:
+        ConfigError: the one that is configured takes no form.
+        PluginError: it is missing, broken or ambiguous.
+    """
+    if choice is None:
+        return None, None
+    if not choice.is_auto:
+        entry = catalog.find(PluginKind.LOGITS_PROCESSOR, choice.name)
+        if not _forms(entry):
+            raise ConfigError(
+                f"sampling.structured_output: {entry.title} enforces no form of text (its spec's structured_output is "
+                "empty); name another logits processor, or none"
+            )
+        return entry, None
+    able = [entry for entry in catalog.candidates(PluginKind.LOGITS_PROCESSOR) if _forms(entry)]
+    rejected = not_considered(catalog, PluginKind.LOGITS_PROCESSOR)
+    key = "sampling.structured_output"
+    if not able:
+        why = "no logits processor that enforces forms of text is there"
+        return None, Decision(key=key, value="none", why=why, rejected=tuple(rejected))
+    best = catalog.best(PluginKind.LOGITS_PROCESSOR, able)
+    lower = [(entry.address, ("its rank is lower",)) for entry in able if entry is not best]
+    why = "the highest rank of those that enforce forms of text"
+    return best, Decision(key=key, value=selector(catalog, best), why=why, rejected=(*lower, *rejected))
+
+
+def _forms(entry: CatalogEntry) -> frozenset[str]:
+    return cast(LogitsProcessorSpec, entry.spec).structured_output
 
 
 def _runs(entry: CatalogEntry, ranks: int) -> bool:

@@ -26,7 +26,8 @@ class Resolution:
     """A configuration without ``auto``, and everything that was found on the way."""
 
     config: EngineConfig
-    """Without ``auto``, but for `cache.num_blocks`: how many fit is known only once the model is loaded."""
+    """Without ``auto``, but for `cache.num_blocks`, which is known once the model is loaded, and `chat`, whose parsers
+    are chosen by who parses answers, with the chat template at hand."""
     decisions: tuple[Decision, ...]
     """What each ``auto`` became, in the order of the tree."""
     model_path: Path
@@ -45,6 +46,8 @@ class Resolution:
     executor: CatalogEntry
     observers: tuple[CatalogEntry, ...]
     """In the order of `observability.observers`."""
+    structured_output: CatalogEntry | None
+    """The logits processor that keeps texts to their form, if there is one."""
     device: torch.device
     dtype: torch.dtype
     max_model_len: int

@@ -28,6 +28,8 @@ def resolved_plugins(resolution: Resolution, catalog: Catalog) -> ResolvedSet:
         (resolution.scheduling, config.scheduler.policy.options),
         (resolution.executor, config.executor.options),
     ]
+    if resolution.structured_output is not None and config.sampling.structured_output is not None:
+        selected.append((resolution.structured_output, config.sampling.structured_output.options))
     chosen = zip(resolution.observers, config.observability.observers, strict=True)
     selected += [(entry, choice.options) for entry, choice in chosen]
     return ResolvedSet.of(ResolvedPlugin.selected(entry, catalog.parse_options(entry, raw)) for entry, raw in selected)

@@ -27,7 +27,7 @@ from vcore.engine.resolve.machine import resolve_async_scheduling, resolve_devic
 from vcore.engine.resolve.model_files import choose_loader
 from vcore.engine.resolve.model_plugin import ChosenModel, choose_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
-from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy
+from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy, choose_structured_output
 from vcore.engine.resolve.resolution import Resolution
 from vcore.errors import ConfigError
 from vcore.interfaces.hf_config import HFConfig
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve"]
 
-_TOLD_ONLY = frozenset({"model.path", "cache.num_blocks"})
+_TOLD_ONLY = frozenset({"model.path", "cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"})
 """Decisions that are told, but leave the configuration as it is."""
 
 
@@ -55,6 +55,7 @@ class _Parts:
     scheduling: CatalogEntry
     eviction: CatalogEntry
     observers: tuple[CatalogEntry, ...]
+    structured_output: CatalogEntry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ def resolve(
         resolve_block_size(config.cache.block_size, cast(AttentionBackendSpec, attention.spec).capabilities)
     )
     _tell_num_blocks(config, parts.device, log)
+    _tell_chat(config, log)
     generation_config = model.loader.generation_config()
     return Resolution(
         config=_without_auto(config, log, tokenizer, model.chosen.options),
@@ -136,6 +138,7 @@ def resolve(
         eviction=parts.eviction,
         executor=parts.executor,
         observers=parts.observers,
+        structured_output=parts.structured_output,
         device=parts.device,
         dtype=dtype,
         max_model_len=length,
@@ -158,6 +161,7 @@ def _choose_parts(config: EngineConfig, catalog: Catalog, log: DecisionLog) -> _
         scheduling=log.take(choose_policy(config.scheduler.policy, "scheduler.policy", catalog)),
         eviction=log.take(choose_policy(config.cache.eviction, "cache.eviction", catalog)),
         observers=choose_observers(config, catalog),
+        structured_output=log.take(choose_structured_output(config.sampling.structured_output, catalog)),
     )
 
 
@@ -199,6 +203,14 @@ def _tell_num_blocks(config: EngineConfig, device: torch.device, log: DecisionLo
     memory = "the machine's free memory, at most 4 GiB," if device.type == "cpu" else f"the memory of {device}"
     why = f"as many as cache.memory_fraction={config.cache.memory_fraction} of {memory} holds beside the model"
     log.decisions.append(Decision(key="cache.num_blocks", value="known once the model is loaded", why=why))
+
+
+def _tell_chat(config: EngineConfig, log: DecisionLog) -> None:
+    why = "the parser that knows the chat template in use, or none; the template comes with the tokenizer"
+    for name in ("tool_parser", "reasoning_parser"):
+        choice = getattr(config.chat, name)
+        if choice is not None and choice.is_auto:
+            log.decisions.append(Decision(key=f"chat.{name}", value="known once the tokenizer is loaded", why=why))
 
 
 def _without_auto(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from vcore.config import EngineConfig, load_config
+from vcore.config import EngineConfig, PluginChoice, load_config
 from vcore.config.problems import dotted_keys
 from vcore.engine.resolve import Resolution, resolve, resolved_plugins
 from vcore.errors import ConfigError, PluginNotFoundError, PluginOptionsError
 from vcore.plugins.catalog import Catalog
 from vcore.plugins.entry import CatalogEntry
-from vcore.plugins.specs import EvictionPolicySpec
+from vcore.plugins.specs import EvictionPolicySpec, LogitsProcessorSpec
 
 Resolve = Callable[..., Resolution]
 
@@ -27,14 +27,14 @@ def autos(config: EngineConfig) -> list[str]:
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if value == "auto" and not key.endswith(".options"):
+        if value == PluginChoice() or (value == "auto" and not key.endswith(".name")):
             found.append(key)
-    return [key.removesuffix(".name") for key in found]
+    return found
 
 
-def test_no_auto_is_left_but_the_number_of_blocks(resolve_model: Resolve) -> None:
+def test_no_auto_is_left_but_what_is_known_only_later(resolve_model: Resolve) -> None:
     resolution = resolve_model({"runtime.device": "auto"})
-    assert autos(resolution.config) == ["cache.num_blocks"]
+    assert autos(resolution.config) == ["cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"]
     assert len(autos(EngineConfig())) > 10
 
 
@@ -60,6 +60,9 @@ def test_what_is_written_is_not_decided(resolve_model: Resolve) -> None:
         "scheduler.policy": "priority",
         "scheduler.max_num_seqs": 4,
         "scheduler.max_num_batched_tokens": 32,
+        "sampling.structured_output": "none",
+        "chat.tool_parser": "none",
+        "chat.reasoning_parser": "none",
         "executor": "multiproc",
         "runtime.num_threads": 1,
         "runtime.async_scheduling": True,
@@ -92,7 +95,39 @@ def test_resolving_again_changes_nothing(resolve_model: Resolve, catalog: Catalo
     once = resolve_model()
     again = resolve(once.config, catalog)
     assert again.config == once.config
-    assert {decision.key for decision in again.decisions} == {"model.path", "cache.num_blocks"}
+    later = {"cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"}
+    assert {decision.key for decision in again.decisions} == {"model.path", *later}
+
+
+class TestStructuredOutput:
+    @staticmethod
+    def spec(name: str, *forms: str, rank: int = 0) -> LogitsProcessorSpec:
+        def never(*, options: object, context: object) -> None: ...
+
+        return LogitsProcessorSpec(name=name, load=never, api="1.0", structured_output=frozenset(forms), rank=rank)
+
+    def test_the_highest_rank_of_those_that_enforce_forms_is_taken(
+        self, make_catalog: Callable[..., Catalog], make_entry: Callable[..., CatalogEntry], resolve_model: Resolve
+    ) -> None:
+        specs = [self.spec("first"), self.spec("second", "regex"), self.spec("third", "regex", rank=1)]
+        resolution = resolve_model(using=make_catalog(*map(make_entry, specs)))
+        assert resolution.structured_output is not None
+        assert resolution.structured_output.name == "third"
+        assert resolution.config.sampling.structured_output == PluginChoice(name="third")
+        [decision] = [one for one in resolution.decisions if one.key == "sampling.structured_output"]
+        assert decision.rejected[0][0].startswith("logits_processor/second")
+
+    def test_there_may_be_none(self, resolve_model: Resolve) -> None:
+        resolution = resolve_model()
+        assert resolution.structured_output is None
+        assert resolution.config.sampling.structured_output is None
+
+    def test_one_that_enforces_nothing_is_refused(
+        self, make_catalog: Callable[..., Catalog], make_entry: Callable[..., CatalogEntry], resolve_model: Resolve
+    ) -> None:
+        catalog = make_catalog(make_entry(self.spec("plain")))
+        with pytest.raises(ConfigError, match=r"sampling\.structured_output: .*plain.* enforces no form"):
+            resolve_model({"sampling.structured_output": "plain"}, using=catalog)
 
 
 def test_a_name_that_two_distributions_bear_is_written_with_its_own(
