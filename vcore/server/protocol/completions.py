@@ -47,8 +47,8 @@ def _check_prompt(value: Any) -> PromptForms:  # whatever JSON holds
             return value
         if kinds == {list} and all(item and set(map(type, item)) == {int} for item in value):
             return value
-    got = type(value).__name__ if not isinstance(value, list) else "a list of something else" if value else "[]"
-    raise PydanticCustomError("prompt_form", f"must be {_FORMS}; got {got}")
+    got = type(value).__name__ if not isinstance(value, list) else "a list of something else" if value else "an empty list"
+    raise PydanticCustomError("prompt_form", f"must be {_FORMS}, not {got}")
 
 
 class CompletionRequest(SamplingFields):
