@@ -23,17 +23,31 @@ from vcore.engine.request import EngineRequest, FinishReason
 from vcore.engine.step_output import Finished, Started, StepOutput
 from vcore.errors import EngineError
 from vcore.interfaces.step import TokenLogprobs
+from vcore.kv_cache.block_map import BlockMap
 from vcore.outputs import RequestOutput
 from vcore.plugins import discover
+from vcore.plugins.resolved import ResolvedSet
 from vcore.sampling_params import SamplingParams
+from vcore.scheduler.settings import SchedulerStats
 from vcore.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from vcore.engine.records import EngineListener
     from vcore.plugins.catalog import Catalog
 
 __all__ = ["ScriptedEngine", "ScriptedStatus", "byte_tokenizer"]
 
 EOS = 256
+_IDLE = {
+    "running": 0,
+    "waiting": 0,
+    "used_blocks": 0,
+    "free_blocks": 3,
+    "cached_blocks": 0,
+    "prefix_query_tokens": 0,
+    "prefix_hit_tokens": 0,
+    "preemptions": 0,
+}
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -85,6 +99,9 @@ class ScriptedEngine:
     """Ids of requests that were closed before their end."""
     served: list[EngineRequest] = field(default_factory=list)
     """Every sample that was asked for."""
+    listeners: list[EngineListener] = field(default_factory=list)
+    scheduler_stats: SchedulerStats = field(default_factory=lambda: SchedulerStats(**_IDLE))
+    plugins: ResolvedSet = field(default_factory=lambda: ResolvedSet(()))
     profiling: bool = False
     vocab_size: int = 260
     eos_token_ids: tuple[int, ...] = (EOS,)
@@ -169,12 +186,21 @@ class ScriptedEngine:
         """How many requests are open."""
         return len(self.open_ids)
 
-    def add_listener(self, listener: object) -> None:
-        """Nobody is told of anything."""
+    def add_listener(self, listener: EngineListener) -> None:
+        """Keeps it in `listeners`; tests tell it what they like."""
+        self.listeners.append(listener)
 
-    def last_stats(self) -> None:
-        """There are no counts."""
-        return
+    async def stats(self) -> SchedulerStats:
+        """What `scheduler_stats` says."""
+        return self.scheduler_stats
+
+    def last_stats(self) -> SchedulerStats | None:
+        """There was no step."""
+        return None
+
+    async def block_map(self) -> BlockMap:
+        """Four blocks: the null block, a free one, one in use and a cached one."""
+        return BlockMap(num_blocks=4, block_size=16, used=1, free=2, cached=1, states=bytes([0, 0, 1, 2]))
 
     def get_tokenizer(self) -> Tokenizer:
         """Bytes as tokens."""
