@@ -7,6 +7,8 @@ the usage at the end says how many there were.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from vcore.bench.serve.record import RequestRecord
@@ -47,7 +49,7 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
