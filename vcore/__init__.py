@@ -9,6 +9,7 @@ from vcore.version import __version__
 
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.config import *  # noqa: F403
+    from vcore.engine.async_llm import *  # noqa: F403
     from vcore.engine.llm import *  # noqa: F403
     from vcore.errors import *  # noqa: F403
     from vcore.outputs import *  # noqa: F403
@@ -17,6 +18,15 @@ if TYPE_CHECKING:  # what type checkers see of the names below
 
 _EXPORTS = {
     "config": ("EngineConfig",),
+    "engine.async_llm": (
+        "AsyncLLM",
+        "BlockMap",
+        "EngineListener",
+        "EngineStatus",
+        "RequestRecord",
+        "RestartPolicy",
+        "StepRecord",
+    ),
     "engine.llm": ("LLM",),
     "errors": ("RequestError", "VcoreError"),
     "outputs": ("CompletionOutput", "RequestOutput"),

@@ -96,6 +96,11 @@ class OutputProcessor:
             cumulative_logprob=0.0 if wanted else None,
         )
 
+    def find(self, engine_request_id: str) -> RequestState | None:
+        """The request of an unfinished engine request; None if there is none of that id."""
+        sample = self._samples.get(engine_request_id)
+        return None if sample is None else sample.request
+
     def forget(self, request_ids: Iterable[str]) -> list[str]:
         """Drop requests; whatever still comes for them is ignored. Unknown ids are ignored.
 

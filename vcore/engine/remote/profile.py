@@ -1,0 +1,52 @@
+"""`Profile`: one profile at a time of an engine that may be in another process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vcore.engine.remote.calls import Calls
+from vcore.errors import EngineError
+
+__all__ = ["Profile"]
+
+
+class Profile:
+    """Starts and stops the profiler, and remembers where its traces go."""
+
+    def __init__(self, calls: Calls) -> None:
+        """None is being taken."""
+        self._calls = calls
+        self._folder: Path | None = None
+
+    async def start(self, folder: str | Path | None) -> Path:
+        """Start one; its folder, ``vcore_profile`` in the working directory by default, is made if it is not there.
+
+        Raises:
+            EngineError: one is being taken already.
+        """
+        if self._folder is not None:
+            raise EngineError(f"a profile is being taken already, into {self._folder}: stop it first")
+        target = self._folder = Path("vcore_profile" if folder is None else folder).resolve()
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            await self._calls.ask("start_profile", str(target))
+        except BaseException:
+            self._folder = None
+            raise
+        return target
+
+    async def stop(self) -> Path:
+        """Stop it; the folder with the traces.
+
+        Raises:
+            EngineError: none is being taken.
+        """
+        if self._folder is None:
+            raise EngineError("no profile is being taken: call start_profile first")
+        target, self._folder = self._folder, None
+        await self._calls.ask("stop_profile")
+        return target
+
+    def forget(self) -> None:
+        """The engine is gone, and the profile with it."""
+        self._folder = None

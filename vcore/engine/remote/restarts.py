@@ -1,0 +1,50 @@
+"""`RestartPolicy`, when a dead engine is started again, and `BackOff`, which follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BackOff", "RestartPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """How an engine that has died is started again. Times are seconds."""
+
+    enabled: bool = True
+    """If not, an engine that has died stays dead."""
+    first_delay: float = 1.0
+    """Before the first attempt; doubled with each one after it."""
+    max_delay: float = 60.0
+    healthy_after: float = 60.0
+    """An engine that has run for so long was healthy: the delay begins anew."""
+    max_failures: int = 5
+    """So many starts that fail in a row, and it is given up."""
+
+
+class BackOff:
+    """The delays before the attempts to start an engine again."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        """Begin with the first delay."""
+        self._policy = policy
+        self._delay = policy.first_delay
+        self._num_failures = 0
+
+    def engine_ran(self, seconds: float) -> None:
+        """An engine was ready, and ran for so long before it died."""
+        self._num_failures = 0
+        if seconds >= self._policy.healthy_after:
+            self._delay = self._policy.first_delay
+
+    def start_failed(self) -> None:
+        """An attempt failed."""
+        self._num_failures += 1
+
+    def next_delay(self) -> float | None:
+        """Seconds to wait before the next attempt; None if there is to be none."""
+        if not self._policy.enabled or self._num_failures >= self._policy.max_failures:
+            return None
+        delay = min(self._delay, self._policy.max_delay)
+        self._delay = delay * 2
+        return delay
