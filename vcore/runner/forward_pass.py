@@ -25,6 +25,7 @@ from vcore.runner.input_builder import ForwardBatch
 from vcore.runner.memory import allocate_caches, available_host_bytes, cuda_cache_bytes
 from vcore.runner.profile_run import null_metadata, profile_run
 from vcore.runner.recorder import GraphRecorder
+from vcore.runner.segment_sizes import segment_sizes, worthwhile_tokens
 from vcore.runner.segments import Segments, Step
 from vcore.runner.settings import RunnerSettings
 
@@ -59,6 +60,7 @@ class ForwardPass:
         self.layout = build_cache_layout(model.kv_cache_specs(), settings.block_size)
         """How the model's layers share blocks."""
         self._group_of_layer = self.layout.group_of_layer
+        self._segment_sizes = segment_sizes(min(settings.max_segment_tokens, worthwhile_tokens(model)))
         self.caches: list[torch.Tensor] | None = None
         """Of each layer that keeps one."""
         self.graphs: DecodeGraphs | None = None
@@ -88,11 +90,11 @@ class ForwardPass:
             given = DecodeInput(self._state, max_size=sizes[-1], windows=layout.windows, device=settings.device)
             compute = (self._compute, self.compute_logits)
             self.graphs = DecodeGraphs(*compute, given, self._last_token_ids, sizes, recorder=recorder)
-        if settings.segment_sizes:
+        if self._segment_sizes:
             self._segments = Segments(
                 self._model,
                 recorder,
-                settings.segment_sizes,
+                self._segment_sizes,
                 self._group_of_layer,
                 num_groups=len(layout.windows),
                 device=settings.device,
@@ -154,7 +156,7 @@ class ForwardPass:
     def _recorded_bytes(self) -> int:
         """What graphs and segments will take, found with a cache of the null block alone."""
         settings = self._settings
-        if not settings.graph_sizes and not settings.segment_sizes:
+        if not settings.graph_sizes and not self._segment_sizes:
             return 0
         self.initialize_cache(1)
         num_bytes = 0

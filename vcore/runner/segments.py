@@ -31,19 +31,12 @@ from vcore.runner.memory import memory_taken_by
 from vcore.runner.recorder import Recorder
 from vcore.runner.segment_recording import FirstStep, PaddedGroup, RecordedStep, SegmentRecording
 
-__all__ = ["SegmentedModel", "Segments", "Step", "segment_sizes"]
+__all__ = ["SegmentedModel", "Segments", "Step"]
 
 logger = logging.getLogger(__name__)
 
 SegmentedModel = Callable[[torch.Tensor, torch.Tensor, AttentionContext], torch.Tensor]
 """From int64 [num_tokens] input ids and positions and the attention of the step to hidden states."""
-
-
-def segment_sizes(largest: int) -> tuple[int, ...]:
-    """Numbers of tokens to record for, the last `largest`. Products of 128 rows and more are computed in tiles of as
-    many, so that padding to the next multiple of it costs them nothing."""
-    sizes = [8, 16, 32, 64, 96, 128, 192, 256, 384, 512, *range(640, 2048, 128), *range(2048, largest, 1024)]
-    return (*(size for size in sizes if size < largest), largest) if largest > 0 else ()
 
 
 @dataclass(slots=True)

@@ -33,8 +33,8 @@ class RunnerSettings:
     """The width of the model's logits."""
     graph_sizes: tuple[int, ...] = ()
     """Numbers of rows, ascending, that CUDA graphs of decode steps are captured for; none: no graphs."""
-    segment_sizes: tuple[int, ...] = ()
-    """Numbers of tokens, ascending, that other steps are recorded for in segments; none: no segments."""
+    max_segment_tokens: int = 0
+    """Most tokens of other steps that are recorded in segments; fewer for a model that it would not pay for."""
     num_threads: int | None = None
     """CPU threads for computing, set for the whole process when the model is loaded; None leaves them."""
     cpu_cache_bytes_limit: int = CPU_CACHE_BYTES_LIMIT

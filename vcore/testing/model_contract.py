@@ -24,7 +24,7 @@ from vcore.engine.llm import LLM
 from vcore.engine.outline import MetaModel
 from vcore.errors import WeightsError
 from vcore.interfaces.model import Model
-from vcore.layers import moe
+from vcore.ops.moe import fused_experts
 from vcore.plugins import CatalogEntry
 from vcore.sampling_params import SamplingParams
 from vcore.testing.memory_checkpoint import MemoryCheckpoint
@@ -72,7 +72,7 @@ class ModelContract(ModelCase):
     ) -> None:
         """Padded batches, the model recorded in pieces around attention, and the same computed each time anew."""
         recorder = TapeRecorder()
-        monkeypatch.setattr(moe, "fused_experts", recorder.as_one(moe.fused_experts))
+        monkeypatch.setattr("vcore.layers.moe.fused_experts", recorder.as_one(fused_experts))
         recorded, computed = driver(block_size=4), driver(block_size=4)
         recorded.record_segments(recorder, 16)
         for step in _CHUNKS:

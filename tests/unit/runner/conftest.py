@@ -71,8 +71,13 @@ class ContextModel(Model):
         self.contexts.append(attn)
         for layer in range(len(self.windows)):
             self._write(layer, input_ids, positions, attn)
+        return attn.run(self._digests, input_ids)
+
+    def _digests(self, attn: AttentionContext, out: torch.Tensor | None, input_ids: torch.Tensor) -> torch.Tensor:
+        """float64 [num_tokens, 1]."""
         digests = []
         metadata = attn.layer_groups[0].metadata
+        assert input_ids.shape[0] == metadata.num_tokens
         for i in range(metadata.num_requests):
             num_queries = int(metadata.query_start_loc[i + 1] - metadata.query_start_loc[i])
             seen = [self._visible(layer, i, num_queries, attn) for layer in range(len(self.windows))]
@@ -341,6 +346,7 @@ def setup_runner() -> Callable[..., Setup]:
         windows: Sequence[int | None] = (None,),
         device: str = "cpu",
         graph_sizes: tuple[int, ...] = (),
+        max_segment_tokens: int = 0,
     ) -> Setup:
         settings = RunnerSettings(
             device=torch.device(device),
@@ -353,6 +359,7 @@ def setup_runner() -> Callable[..., Setup]:
             vocab_size=vocab_size,
             cpu_cache_bytes_limit=1 << 20,
             graph_sizes=graph_sizes,
+            max_segment_tokens=max_segment_tokens,
         )
         used, loader, contexts = model or ContextModel(vocab_size, windows=windows), OneTensorLoader(), []
 
