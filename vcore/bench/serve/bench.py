@@ -150,22 +150,16 @@ class ServeBench:
         """When the requests of a load are due."""
         options = self._options
         if options.arrivals is Arrivals.TRACE:
-            recorded = self._source.recorded_times()
+            recorded = self._source.recorded_times(rate)
             assert recorded is not None
-            return self._replayed(recorded, rate)
+            if options.num_requests is not None:
+                return recorded[: options.num_requests]
+            return recorded[recorded <= options.duration_s]
         if rate is None:
             return np.zeros(options.num_requests or self._source.count)
         number = options.num_requests or max(1, round(rate * options.duration_s))
         rng = np.random.default_rng([seed, number])
         return arrival_times(options.arrivals, rate, number, rng, burst_size=options.burst_size)
-
-    def _replayed(self, recorded: npt.NDArray[np.float64], rate: float | None) -> npt.NDArray[np.float64]:
-        """Recorded times, at another pace if there is a rate: so many, or those within the duration."""
-        if rate is not None and recorded[-1] > 0:
-            recorded = recorded * ((len(recorded) - 1) / recorded[-1] / rate)
-        if self._options.num_requests is not None:
-            return recorded[: self._options.num_requests]
-        return recorded[recorded <= self._options.duration_s]
 
     def _requests(self, number: int, seed: int | None = None) -> Iterator[LoadRequest]:
         made = self._source.requests(number, next(self._seeds) if seed is None else seed)

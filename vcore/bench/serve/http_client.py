@@ -110,7 +110,13 @@ def _checked(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is none
-        if parts.scheme in ("http", "https") and parts.hostname and url.isascii() and url.isprintable() and " " not in url:
+        if (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+        ):
             return parts
     except ValueError as error:
         raise ConfigError(f"--url: found {url!r}, {expected}: {error}") from None

@@ -73,7 +73,7 @@ class PromptFile:
         """None."""
         return 0
 
-    def recorded_times(self) -> None:
+    def recorded_times(self, rate: float | None) -> None:
         """There are none."""
 
 

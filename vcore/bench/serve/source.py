@@ -36,8 +36,12 @@ class LoadSource(Protocol):
         """How many of its requests were cut to what the target can serve."""
         ...
 
-    def recorded_times(self) -> npt.NDArray[np.float64] | None:
-        """Seconds at which its requests arrived once, from 0; None if they never did."""
+    def recorded_times(self, rate: float | None) -> npt.NDArray[np.float64] | None:
+        """Seconds at which its requests arrived once, from 0; at another pace if there is a rate; None if never.
+
+        Raises:
+            ConfigError: the pace cannot be changed, as all arrived at once.
+        """
         ...
 
 
@@ -72,7 +76,7 @@ class RandomSource:
         """None."""
         return 0
 
-    def recorded_times(self) -> None:
+    def recorded_times(self, rate: float | None) -> None:
         """It was made up."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vcore.bench.serve.request import LoadRequest
-from vcore.traces import Trace, TraceRequest
+from vcore.traces import Trace, TraceRequest, scale_times
 
 __all__ = ["TraceSource"]
 
@@ -39,9 +39,14 @@ class TraceSource:
         """All of the trace."""
         return len(self._trace.requests)
 
-    def recorded_times(self) -> npt.NDArray[np.float64]:
-        """Arrivals, from 0."""
-        return np.array([request.arrival_s for request in self._trace.requests])
+    def recorded_times(self, rate: float | None) -> npt.NDArray[np.float64]:
+        """Arrivals, from 0.
+
+        Raises:
+            ConfigError: there is a rate, and all arrived at once.
+        """
+        trace = self._trace if rate is None else scale_times(self._trace, rate)
+        return np.array([request.arrival_s for request in trace.requests])
 
     def requests(self, count: int, seed: int) -> Iterator[LoadRequest]:
         """The first `count`, from the beginning again if there are fewer. Prompts are made as they are taken."""
