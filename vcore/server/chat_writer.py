@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
@@ -12,7 +12,6 @@ from vcore.interfaces.chat_format import ReasoningDelta, TextDelta
 from vcore.outputs import CompletionOutput
 from vcore.server.chat_parser import ChatAnswer, ChatDelta, ChatParser
 from vcore.server.context import FINGERPRINT
-from vcore.server.logprob_format import chat_logprobs
 from vcore.server.protocol.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -28,45 +27,11 @@ from vcore.server.sse import DONE, event
 from vcore.server.usage import UsageCount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from vcore.server.chat_plan import ChatPlan
     from vcore.server.generation import Generation
-    from vcore.server.logprob_format import TokenBytes
     from vcore.server.protocol.common import StreamOptions
 
-__all__ = ["ChatForm", "ChatWriter"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatForm:
-    """How a client wants its answer."""
-
-    model: str
-    new_parser: Callable[[], ChatParser]
-    """Makes the parser of one choice."""
-    token_bytes: TokenBytes
-    num_top_logprobs: int | None = None
-    """Alternatives a token; None for no logprobs."""
-    tells_reasoning: bool = True
-    single_call: bool = False
-    """At most one tool call is told."""
-
-    def told(self, deltas: Iterable[ChatDelta]) -> list[ChatDelta]:
-        """Those that the client wants."""
-        return [delta for delta in deltas if self._is_told(delta)]
-
-    def _is_told(self, delta: ChatDelta) -> bool:
-        if isinstance(delta, TextDelta):
-            return True
-        if isinstance(delta, ReasoningDelta):
-            return self.tells_reasoning
-        return delta.index == 0 or not self.single_call
-
-    def logprobs(self, sample: CompletionOutput) -> ChatLogprobs | None:
-        """Of the tokens of `sample`, if they were asked for."""
-        if self.num_top_logprobs is None or sample.logprobs is None:
-            return None
-        return chat_logprobs(sample.token_ids, sample.logprobs, self.num_top_logprobs, self.token_bytes)
+__all__ = ["ChatWriter"]
 
 
 @dataclass(slots=True)
@@ -82,7 +47,7 @@ class ChatWriter:
     """Writes one answer."""
 
     generation: Generation
-    form: ChatForm
+    plan: ChatPlan
     _choices: dict[int, _Choice] = field(default_factory=dict)
     _created: int = field(default_factory=lambda: int(time.time()))
 
@@ -120,14 +85,14 @@ class ChatWriter:
             "id": self.generation.request_id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self.form.model,
+            "model": self.plan.model,
             "system_fingerprint": FINGERPRINT,
             "choices": [],
         }
 
     def _whole_choice(self, sample: CompletionOutput) -> ChatCompletionChoice:
-        parser = self.form.new_parser()
-        answer = ChatAnswer.of(self.form.told([*parser.feed(sample.text), *parser.finish()]))
+        parser = self.plan.new_parser()
+        answer = ChatAnswer.of(self.plan.told([*parser.feed(sample.text), *parser.finish()]))
         message: AssistantMessage = {"role": "assistant", "content": answer.content, "refusal": None}
         if answer.content is None and not answer.tool_calls:
             message["content"] = ""
@@ -141,7 +106,7 @@ class ChatWriter:
         return {
             "index": sample.index,
             "message": message,
-            "logprobs": self.form.logprobs(sample),
+            "logprobs": self.plan.logprobs(sample),
             "finish_reason": _finish_reason(sample, parser),
             "stop_reason": sample.stop_reason,
         }
@@ -150,7 +115,7 @@ class ChatWriter:
         """What is new of a choice: its role, pieces of its message, its end."""
         choice = self._choices.get(sample.index)
         if choice is None:
-            choice = self._choices[sample.index] = _Choice(self.form.new_parser())
+            choice = self._choices[sample.index] = _Choice(self.plan.new_parser())
             yield _piece(sample.index, {"role": "assistant", "content": ""})
         if choice.finished:
             return
@@ -158,8 +123,8 @@ class ChatWriter:
         deltas = choice.parser.feed(sample.text)
         if ended:
             deltas += choice.parser.finish()
-        logprobs = self.form.logprobs(sample)
-        told = list(map(_message_delta, self.form.told(deltas)))
+        logprobs = self.plan.logprobs(sample)
+        told = list(map(_message_delta, self.plan.told(deltas)))
         if not told and logprobs is not None and logprobs["content"]:
             told = [{"content": ""}]
         for position, delta in enumerate(told):

@@ -95,7 +95,7 @@ class EngineClient(Protocol):
     async def reset_prefix_cache(self) -> bool:
         """Forget every cached prefix."""
 
-    async def start_profile(self, folder: Path | None = None) -> Path:
+    async def start_profile(self, folder: str | Path | None = None) -> Path:
         """Start the profiler; where the traces will be."""
 
     async def stop_profile(self) -> Path:

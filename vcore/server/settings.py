@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vcore.config.models import ConfigNode
+from vcore.errors import ConfigError
 
-__all__ = ["ServerSettings"]
+__all__ = ["ServerSettings", "settings_from"]
 
 
 class ServerSettings(ConfigNode):
@@ -84,3 +86,18 @@ class ServerSettings(ConfigNode):
     def trace_allowed(self) -> bool:
         """Whether ``/trace`` answers."""
         return self.enable_trace or self.guarded
+
+
+def settings_from(values: Mapping[str, Any]) -> ServerSettings:
+    """Settings of values that a user wrote.
+
+    Raises:
+        ConfigError: one is unknown or out of range, or two contradict each other. Secrets are not shown.
+    """
+    try:
+        return ServerSettings(**values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {message}" if name else message) from None

@@ -223,12 +223,12 @@ class ScriptedEngine:
         """There is none."""
         return True
 
-    async def start_profile(self, folder: Path | None = None) -> Path:
+    async def start_profile(self, folder: str | Path | None = None) -> Path:
         """Remembers that a profile is being taken."""
         if self.profiling:
             raise EngineError("a profile is being taken already")
         self.profiling = True
-        return folder or Path("profile")
+        return Path(folder or "profile")
 
     async def stop_profile(self) -> Path:
         """Ends it."""

@@ -47,7 +47,13 @@ def _check_prompt(value: Any) -> PromptForms:  # whatever JSON holds
             return value
         if kinds == {list} and all(item and set(map(type, item)) == {int} for item in value):
             return value
-    got = type(value).__name__ if not isinstance(value, list) else "a list of something else" if value else "an empty list"
+    got = (
+        type(value).__name__
+        if not isinstance(value, list)
+        else "a list of something else"
+        if value
+        else "an empty list"
+    )
     raise PydanticCustomError("prompt_form", f"must be {_FORMS}, not {got}")
 
 
