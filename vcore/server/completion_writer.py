@@ -63,6 +63,8 @@ class CompletionWriter:
     generation: Generation
     form: CompletionForm
     _choices: dict[int, _Choice] = field(default_factory=dict)
+    _tells_counts: bool = False
+    """Whether every piece says how many tokens there were so far."""
     _created: int = field(default_factory=lambda: int(time.time()))
 
     async def whole(self) -> Completion:
@@ -78,7 +80,7 @@ class CompletionWriter:
         """Run, and tell what is new as events."""
         usage = self._new_usage()
         tells_usage = options is not None and bool(options.include_usage)
-        continuous = options is not None and bool(options.continuous_usage_stats)
+        self._tells_counts = continuous = options is not None and bool(options.continuous_usage_stats)
         head = self._head()
         async with aclosing(self.generation.outputs("delta")) as outputs:
             async for index, output in outputs:
@@ -127,7 +129,8 @@ class CompletionWriter:
             text = self._prompt_text(output) + text
             choice.echoes = False
         finish_reason = sample.finish_reason
-        if finish_reason is None and not text and not logprobs:
+        counted = self._tells_counts and bool(sample.token_ids)  # a count is news, even of tokens without text
+        if finish_reason is None and not text and not logprobs and not counted:
             return None
         if finish_reason is not None:
             choice.finished = True
