@@ -138,7 +138,7 @@ GOOD = {"timestamp": 0, "input_length": 10, "output_length": 1}
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, row: object, message: str) -> None:
-    with pytest.raises(ConfigError, match="trace.jsonl, line 2") as caught:
+    with pytest.raises(ConfigError, match=r"trace\.jsonl, line 2") as caught:
         read(tmp_path, GOOD, row)
     assert message in str(caught.value)
 

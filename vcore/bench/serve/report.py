@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vcore.bench.serve.bench import LoadOptions
@@ -45,22 +45,22 @@ def describe(session: Session, options: LoadOptions) -> dict[str, Any]:
 
 
 def print_report(answer: Mapping[str, Any]) -> None:
-    """A row a load, milliseconds; then what went wrong, and what to know about the generator."""
+    """A column a load; then what went wrong, and what to know about the generator."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    columns = [("offline", answer["offline"])] if answer["offline"] else []
+    columns += [(load_label(load), load) for load in answer["loads"]]
     table = Table(title=Text(f"{answer['workload']} on {answer['model']}, {answer['target']}, {answer['arrivals']}"))
-    for name in ("load", "done", "failed", "out tok/s", "TTFT ms", "ITL ms", "e2e ms", "queue ms", "lag ms", "goodput"):
-        table.add_column(name, justify="left" if name == "load" else "right")
-    rows = [("offline", answer["offline"])] if answer["offline"] else []
-    rows += [(load_label(load), load) for load in answer["loads"]]
-    for label, load in rows:
-        table.add_row(*map(Text, _cells(label, load)))
+    table.add_column("latencies: p50 / p99 in ms")
+    for label, _ in columns:
+        table.add_column(Text(label), justify="right", no_wrap=True)
+    for name, take in _ROWS:
+        table.add_row(name, *(Text(take(load)) for _, load in columns))
     console = Console()
     console.print(table)
-    console.print(Text("latencies: p50 / p99"))
-    for label, load in rows:
+    for label, load in columns:
         for line in _remarks(label, load):
             console.print(Text(line))
     if answer["cut_requests"]:
@@ -78,20 +78,33 @@ def load_label(load: Mapping[str, Any]) -> str:
     return f"{load['rate']:.4g}/s{share}"
 
 
-def _cells(label: str, load: Mapping[str, Any]) -> list[str]:
+def _times(key: str) -> Callable[[Mapping[str, Any]], str]:
+    def cell(load: Mapping[str, Any]) -> str:
+        seconds = load[key]
+        return "-" if seconds is None else f"{seconds['p50'] * 1e3:,.4g} / {seconds['p99'] * 1e3:,.4g}"
+
+    return cell
+
+
+def _goodput(load: Mapping[str, Any]) -> str:
     goodput = load["goodput"]
-    return [
-        label,
-        str(load["completed"]),
-        str(sum(load["errors"].values())),
-        f"{load['output_tokens_per_s']:,.0f}",
-        *(_times(load[key]) for key in ("ttft_s", "itl_s", "e2e_s", "queue_s", "lag_s")),
-        "-" if goodput is None else f"{goodput['requests_per_s']:.3g}/s ({goodput['share']:.0%})",
-    ]
+    return "-" if goodput is None else f"{goodput['requests_per_s']:.3g}/s ({goodput['share']:.0%})"
 
 
-def _times(seconds: Mapping[str, float] | None) -> str:
-    return "-" if seconds is None else f"{seconds['p50'] * 1e3:,.4g} / {seconds['p99'] * 1e3:,.4g}"
+_ROWS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("requests done", lambda load: str(load["completed"])),
+    ("requests failed", lambda load: str(sum(load["errors"].values()))),
+    ("most at a time", lambda load: str(load["peak_in_flight"])),
+    ("requests/s", lambda load: f"{load['requests_per_s']:,.4g}"),
+    ("output tokens/s", lambda load: f"{load['output_tokens_per_s']:,.0f}"),
+    ("time to first token", _times("ttft_s")),
+    ("between tokens", _times("itl_s")),
+    ("mean between, a request", _times("tpot_s")),
+    ("end to end", _times("e2e_s")),
+    ("queued in the engine", _times("queue_s")),
+    ("sent too late", _times("lag_s")),
+    ("goodput", _goodput),
+)
 
 
 def _remarks(label: str, load: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from vcore.bench.serve.source import LoadSource
 from vcore.bench.serve.target import Target, TargetInfo
 from vcore.config import EngineConfig
 
-__all__ = ["OfflineEngine", "Session", "measure_serving"]
+__all__ = ["OfflineEngine", "Session", "loop_factory", "measure_serving"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def measure_serving(
             result = await ServeBench(target, source, options, report).run()
             return Session(target.info(), source, result, [])
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         session = runner.run(serve())
     if offline is not None:
         from vcore.bench.serve.offline import measure_offline
@@ -84,7 +84,7 @@ def measure_serving(
     return session
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where there is one: the generator must not be what limits the rate."""
     if sys.platform == "win32":
         return None

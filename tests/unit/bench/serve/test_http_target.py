@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 from fake_openai_server import (
@@ -24,8 +26,17 @@ from vcore.bench.serve.http_target import Endpoint, HTTPOptions, HTTPTarget
 from vcore.bench.serve.record import RequestRecord
 from vcore.bench.serve.request import LoadRequest
 from vcore.bench.serve.runner import LoadRunner
+from vcore.bench.serve.session import loop_factory
 from vcore.bench.serve.target import TargetError
 from vcore.errors import ConfigError, EngineError
+
+T = TypeVar("T")
+
+
+def in_loop(main: Coroutine[Any, Any, T]) -> T:
+    """In the event loop that the benchmark takes."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
 
 
 def run(
@@ -39,7 +50,7 @@ def run(
             made = requests or (LoadRequest(token_ids=[1, 2, 3], num_output_tokens=4),)
             return (await runner.run(made, [0.0] * len(made))).records, server
 
-    return asyncio.run(main())
+    return in_loop(main())
 
 
 def one(answer: Answer, *, num_output_tokens: int = 4) -> RequestRecord:
@@ -231,7 +242,7 @@ def test_a_request_that_takes_too_long_fails_and_its_connection_is_closed() -> N
             await gone.wait()
             return result.records[0]
 
-    record = asyncio.run(main())
+    record = in_loop(main())
     assert record.error == "timeout"
     assert record.counts == [1]
 
@@ -246,7 +257,7 @@ def test_nobody_listens() -> None:
             await target.run(LoadRequest(token_ids=[1], num_output_tokens=1), RequestRecord(due=0.0))
         return caught.value.kind
 
-    assert asyncio.run(main()) == "connect"
+    assert in_loop(main()) == "connect"
 
 
 @pytest.mark.parametrize(
@@ -258,15 +269,13 @@ def test_nobody_listens() -> None:
         ([], HTTPOptions(), EngineError, "no list of models"),
     ],
 )
-def test_models_are_checked(
-    models: object, options: HTTPOptions, error: type[Exception], message: str
-) -> None:
+def test_models_are_checked(models: object, options: HTTPOptions, error: type[Exception], message: str) -> None:
     async def main() -> None:
         async with FakeServer(streams(), models).running() as server:
             await HTTPTarget(server.url, options).__aenter__()
 
     with pytest.raises(error, match=message):
-        asyncio.run(main())
+        in_loop(main())
 
 
 def test_the_servers_limit_is_known_and_v1_may_be_in_the_url() -> None:
@@ -276,7 +285,7 @@ def test_the_servers_limit_is_known_and_v1_may_be_in_the_url() -> None:
             assert target.info().max_model_len == 64
             assert target.info().name == server.url
 
-    asyncio.run(main())
+    in_loop(main())
 
 
 def test_an_unreachable_server_is_named() -> None:
@@ -286,10 +295,12 @@ def test_an_unreachable_server_is_named() -> None:
         await HTTPTarget(url).__aenter__()
 
     with pytest.raises(EngineError, match=r"http://127.0.0.1:\d+ cannot be reached.*is a server running"):
-        asyncio.run(main())
+        in_loop(main())
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://x:port", "http://x y", "http://x:99999"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x", "http://", "http://x:port", "http://x y", "http://x:99999"]
+)
 def test_a_wrong_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="expected http://HOST"):
         HTTPTarget(url)

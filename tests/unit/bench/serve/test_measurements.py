@@ -107,7 +107,9 @@ def test_an_slo_is_read() -> None:
     assert parse_slo("e2e=10").describe() == {"e2e": 10.0}
 
 
-@pytest.mark.parametrize("text", ["", "ttft", "ttft=", "ttft=0", "ttft=-1", "ttft=inf", "ttft=nan", "x=1", "itl=1,itl=2"])
+@pytest.mark.parametrize(
+    "text", ["", "ttft", "ttft=", "ttft=0", "ttft=-1", "ttft=inf", "ttft=nan", "x=1", "itl=1,itl=2"]
+)
 def test_a_wrong_slo_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--slo: found .*, expected KEY=SECONDS"):
         parse_slo(text)

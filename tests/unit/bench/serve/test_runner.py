@@ -50,7 +50,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def load(
-    serve: Serve, offsets: list[float], monkeypatch: pytest.MonkeyPatch, *, max_concurrency: int | None = None, timeout_s: float = 100.0
+    serve: Serve,
+    offsets: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    max_concurrency: int | None = None,
+    timeout_s: float = 100.0,
 ) -> LoadRun:
     loop = VirtualLoop()
     monkeypatch.setattr("vcore.bench.serve.runner.time.monotonic", loop.time)
