@@ -104,6 +104,11 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # then uvicorn leaves it out, but what was opened is to be closed
+            await self.lifespan.shutdown()
+
     def drop_connections(self) -> None:
         """Close every connection, whatever it was doing."""
         for connection in list(self.server_state.connections):

@@ -32,7 +32,7 @@ class ResponseItems:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     _logprobs: list[ChatLogprob] = field(default_factory=list)
-    """Of tokens whose text was not told yet."""
+    """Of tokens that were not told yet; the next text tells them, those of reasoning before it, too."""
     _open: bool = False
     _call: int | None = None
     """Which call of the answer the open item is."""
@@ -68,7 +68,6 @@ class ResponseItems:
             yield self._event("response.output_text.delta", content_index=0, delta=text, logprobs=logprobs)
 
     def _add_reasoning(self, delta: ReasoningDelta) -> Iterator[Event]:
-        self._logprobs = []  # which are the text's alone
         if not self._is_open("reasoning"):
             content = [{"type": "reasoning_text", "text": ""}]
             yield from self._open_item({"type": "reasoning", "summary": [], "content": content}, "rs_")
@@ -76,7 +75,6 @@ class ResponseItems:
         yield self._event("response.reasoning_text.delta", content_index=0, delta=delta.text)
 
     def _add_call(self, delta: ToolDelta) -> Iterator[Event]:
-        self._logprobs = []
         if not self._is_open("function_call") or self._call != delta.index:
             item = {"type": "function_call", "call_id": delta.id or "", "name": delta.name or "", "arguments": ""}
             yield from self._open_item(item, "fc_")

@@ -8,9 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vcore.interfaces.chat_format import ReasoningDelta
 from vcore.outputs import CompletionOutput, RequestOutput
-from vcore.server.chat_parser import ChatDelta, ChatParser
+from vcore.server.chat_parser import ChatParser
 from vcore.server.errors import ApiError
 from vcore.server.protocol.responses import ResponseObject, ResponseUsage
 from vcore.server.response_items import Event, ResponseItems
@@ -35,7 +34,6 @@ class ResponsesWriter:
     _items: ResponseItems = field(default_factory=ResponseItems)
     _usage: UsageCount = field(default_factory=UsageCount)
     _created: int = field(default_factory=lambda: int(time.time()))
-    _num_reasoning_tokens: int = 0
     _num_events: int = 0
     _finish_reason: str | None = None
 
@@ -74,19 +72,17 @@ class ResponsesWriter:
         ended = sample.finish_reason is not None
         if ended:
             deltas += parser.finish()
-        self._count_reasoning(sample, deltas)
         logprobs = self.plan.logprobs(sample)
         yield from self._items.add(self.plan.told(deltas), () if logprobs is None else logprobs["content"])
         if ended:
             self._finish_reason = sample.finish_reason
             yield from self._items.finish("completed" if self._status() == "completed" else "incomplete")
 
-    def _count_reasoning(self, sample: CompletionOutput, deltas: Iterable[ChatDelta]) -> None:
-        """By the shares of characters in what came together, which is exact while tokens come one by one."""
-        sizes = [(len(getattr(delta, "text", "")), isinstance(delta, ReasoningDelta)) for delta in deltas]
-        total, thought = sum(size for size, _ in sizes), sum(size for size, is_thought in sizes if is_thought)
-        if thought:
-            self._num_reasoning_tokens += round(len(sample.token_ids) * thought / total)
+    def _num_reasoning_tokens(self) -> int:
+        """Of the reasoning's text by itself: where a token lies on the border, nobody could say whose it is."""
+        texts = [item["content"][0]["text"] for item in self._items.items if item["type"] == "reasoning"]
+        encode = self.plan.context.engine.encode
+        return sum(len(encode(text, add_special_tokens=False)) for text in texts)
 
     def _status(self) -> str:
         return "incomplete" if self._finish_reason == "length" else "completed"
@@ -130,7 +126,7 @@ class ResponsesWriter:
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": usage["prompt_tokens_details"]["cached_tokens"]},
             "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": self._num_reasoning_tokens},
+            "output_tokens_details": {"reasoning_tokens": self._num_reasoning_tokens()},
             "total_tokens": usage["total_tokens"],
         }
 

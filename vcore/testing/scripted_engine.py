@@ -68,6 +68,11 @@ def byte_tokenizer(chat_template: str = _CHAT_TEMPLATE) -> Tokenizer:
     return Tokenizer(backend, {"eos_token": "<eos>"}, {"default": chat_template})
 
 
+@cache
+def _catalog() -> Catalog:
+    return discover(PluginsConfig())
+
+
 @dataclass(slots=True)
 class ScriptedStatus:
     """What `health` tells; tests change it."""
@@ -112,10 +117,10 @@ class ScriptedEngine:
         self._serial = itertools.count()
         self.config: EngineConfig = load_config(None, {"model.path": "scripted", **self.overrides})
 
-    @cached_property
+    @property
     def catalog(self) -> Catalog:
         """What is installed."""
-        return discover(PluginsConfig())
+        return _catalog()
 
     @cached_property
     def _input_processor(self) -> InputProcessor:

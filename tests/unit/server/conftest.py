@@ -62,8 +62,12 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server() -> Iterator[Server]:
+    """Whatever a test does, this server holds nothing afterwards."""
+    server = Server()
+    yield server
+    assert server.engine.open_ids == []
+    assert server.app.state.context.admission.num_requests == 0
 
 
 @pytest.fixture(scope="session")
@@ -74,13 +78,3 @@ def make_server() -> type[Server]:
 @pytest.fixture(scope="session")
 def scripted() -> type[ScriptedEngine]:
     return ScriptedEngine
-
-
-@pytest.fixture(autouse=True)
-def _no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test did, its server holds nothing afterwards."""
-    yield
-    if "server" in request.fixturenames:
-        server = request.getfixturevalue("server")
-        assert server.engine.open_ids == []
-        assert server.app.state.context.admission.num_requests == 0

@@ -35,6 +35,9 @@ TopLogprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
 """How many alternatives a token."""
 
 
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
 class RequestModel(BaseModel):
     """The base of what comes in. Types are strict: a number in quotes is no number.
 
@@ -98,7 +101,7 @@ class SamplingFields(StructuredFields):
     repetition_penalty: Annotated[Real, Field(ge=0.01, le=100.0)] | None = None
     seed: Seed | None = None
     """The same seed gives the same text."""
-    stop: str | list[str] | None = None
+    stop: NonEmpty | list[NonEmpty] | None = None
     """Strings that end a choice; the text ends before them."""
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
@@ -107,7 +110,7 @@ class SamplingFields(StructuredFields):
     logit_bias: dict[str, Annotated[Real, Field(ge=-100.0, le=100.0)]] | None = None
     """By token id."""
     allowed_token_ids: list[TokenId] | None = None
-    bad_words: list[str] | None = None
+    bad_words: list[NonEmpty] | None = None
     skip_special_tokens: bool | None = None
     priority: Int32 | None = None
     """For scheduling policies that use it: lower is more urgent."""

@@ -75,7 +75,7 @@ class OutputTokensDetails(TypedDict):
     """Of the generated tokens."""
 
     reasoning_tokens: int
-    """Those whose text was told as reasoning; a token on the border counts as such."""
+    """As many as the tokenizer makes of the reasoning's text."""
 
 
 class ResponseUsage(TypedDict):
