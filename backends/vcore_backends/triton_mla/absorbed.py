@@ -26,6 +26,7 @@ import triton
 import triton.language as tl
 
 from vcore.ops.triton.early_start import begin_and_wait
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_mla.configs import AbsorbedConfig
 from vcore_backends.triton_mla.merge import merge_kernel
 from vcore_backends.triton_mla.query_tiles import QueryTiles
@@ -78,7 +79,7 @@ def _attend(
     return acc, new_best, weight
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@quick_jit(do_not_specialize=["num_rows"])
 def _absorbed_kernel(
     out_ptr,
     partial_ptr,

@@ -5,16 +5,16 @@ It finds them as that kernel placed them: see the drawing in `absorbed`.
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from vcore.ops.triton.early_start import begin_and_wait
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.tiles import line_of_tiles
 
 __all__ = ["merge_kernel"]
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@quick_jit(do_not_specialize=["num_rows"])
 def merge_kernel(
     out_ptr,
     partial_ptr,

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from vcore.interfaces.attention import LatentSpec, RaggedBatch
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_mla.configs import RaggedConfig
 from vcore_backends.triton_paged.tiles import LOG2_E, row_class
 
@@ -95,7 +96,7 @@ def _attend(
     return acc, best, weight
 
 
-@triton.jit(do_not_specialize=["num_requests"])
+@quick_jit(do_not_specialize=["num_requests"])
 def _ragged_kernel(
     out_ptr,
     lse_ptr,

@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.configs import DecodeConfig
 from vcore_backends.triton_paged.merge import merge_kernel
 from vcore_backends.triton_paged.shared_prefix import SharedPrefix
@@ -40,7 +41,7 @@ MAX_PROGRAMS = 1024
 """Programs a KV head, at most."""
 
 
-@triton.jit(do_not_specialize=["num_requests"])
+@quick_jit(do_not_specialize=["num_requests"])
 def _decode_kernel(
     out_ptr,
     partial_ptr,

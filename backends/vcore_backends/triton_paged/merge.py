@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.tiles import line_of_tiles, shared_length
 
 __all__ = ["merge_kernel"]
@@ -43,7 +44,7 @@ def _fold(
     return acc, new_best, weight
 
 
-@triton.jit(do_not_specialize=["num_requests", "num_splits"])
+@quick_jit(do_not_specialize=["num_requests", "num_splits"])
 def merge_kernel(
     out_ptr,
     partial_ptr,

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.configs import PrefillConfig
 from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, row_class, soft_capped
 
@@ -113,7 +114,7 @@ def attend(
     return acc, best, weight
 
 
-@triton.jit(do_not_specialize=["first_request", "num_requests"])
+@quick_jit(do_not_specialize=["first_request", "num_requests"])
 def _prefill_kernel(
     out_ptr,
     q_ptr,

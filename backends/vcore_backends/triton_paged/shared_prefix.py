@@ -22,6 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
+from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.configs import SharedConfig, shared_config
 from vcore_backends.triton_paged.prefill import attend
 from vcore_backends.triton_paged.tiles import LOG2_E, row_class, shared_length
@@ -50,7 +51,7 @@ class SharedPrefix:
         return max(self.config.block_n, block_n)  # both are powers of two
 
 
-@triton.jit(do_not_specialize=["num_requests", "num_splits"])
+@quick_jit(do_not_specialize=["num_requests", "num_splits"])
 def _shared_prefix_kernel(
     partial_ptr,
     partial_lse_ptr,

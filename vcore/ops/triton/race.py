@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 from vcore.ops.triton.early_start import begin_and_wait, starts_early
+from vcore.ops.triton.quick_jit import quick_jit
 
 __all__ = ["choose_and_record", "greedy", "race"]
 
@@ -39,7 +40,7 @@ def _log_exponential(states):
     return libdevice.log(-libdevice.log1p(-v))
 
 
-@triton.jit
+@quick_jit
 def _chunk_kernel(
     best_ptr,
     best_id_ptr,
@@ -82,7 +83,7 @@ def _chunk_kernel(
     tl.store(largest_ptr + place, largest)
 
 
-@triton.jit
+@quick_jit
 def _merge_kernel(
     token_ids_ptr,
     scores_ptr,
