@@ -1,4 +1,4 @@
-"""What is off until asked for, shared prefixes and fused cache writes, end to end against the same without."""
+"""Shared prefixes and fused cache writes, end to end against the same without."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
+PLAIN = {"backend": {"name": "triton_paged", "options": {"shared_prefix": False}}, "fused_write": False}
+SHARING = {"name": "triton_paged", "options": {"shared_prefix": True, "min_shared_blocks": 4}}
+
+
 def generate(
     model: Path, prompts: list[list[int]], attention: dict[str, Any] | None = None, **runtime: Any
 ) -> tuple[list[list[int]], set[bool]]:
@@ -47,7 +51,7 @@ def generate(
     config = {
         "model": {"path": str(model), "load_format": "dummy", "skip_tokenizer": True, "dtype": "float32"},
         "runtime": {"device": "cuda:0", **runtime},
-        "attention": attention or {"backend": "triton_paged"},
+        "attention": attention or PLAIN,
         "scheduler": {"max_num_seqs": 8},
         "cache": {"num_blocks": 600},
     }
@@ -60,21 +64,18 @@ def generate(
     return [list(output.outputs[0].token_ids) for output in outputs], kinds
 
 
-SHARING = {"name": "triton_paged", "options": {"shared_prefix": True, "min_shared_blocks": 4}}
-
-
 @pytest.mark.parametrize("enforce_eager", [True, False])
 @pytest.mark.parametrize(
     "attention",
-    [{"backend": SHARING}, {"backend": "triton_paged", "fused_write": True}, {"backend": SHARING, "fused_write": True}],
-    ids=["shared_prefix", "fused_write", "both"],
+    [PLAIN | {"backend": SHARING}, PLAIN | {"fused_write": True}, {"backend": "triton_paged"}],
+    ids=["shared_prefix", "fused_write", "both, by default"],
 )
 def test_tokens_are_those_without(model: Path, attention: dict[str, Any], enforce_eager: bool) -> None:
     expected, _ = generate(model, PROMPTS, enforce_eager=True)
     found, kinds = generate(model, PROMPTS, attention, enforce_eager=enforce_eager)
     assert found == expected
     if not enforce_eager:
-        assert (True in kinds) == (attention["backend"] is SHARING)
+        assert (True in kinds) == (attention["backend"] != PLAIN["backend"])
 
 
 def test_prompts_that_share_nothing_have_no_graphs_for_it(model: Path) -> None:

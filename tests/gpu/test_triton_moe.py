@@ -50,13 +50,16 @@ class Layer:
         self.down = random(self.num_experts, *sizes, dtype=self.dtype, seed=2) / sizes[1] ** 0.5
         logits = random(self.num_tokens, self.num_experts, seed=3 + self.seed)
         self.weights, self.expert_ids = ops.softmax_top_k.reference(logits, self.top_k)
+        self.addend: torch.Tensor | None = None
 
     def run(self, gate=ops.silu_and_mul) -> torch.Tensor:
-        return moe.fused_experts(self.x, self.gate_up, self.down, self.weights, self.expert_ids, gate)
+        return moe.fused_experts(self.x, self.gate_up, self.down, self.weights, self.expert_ids, gate, self.addend)
 
     def expected(self, gate=ops.silu_and_mul) -> torch.Tensor:
         """In float64, an expert at a time."""
         total = torch.zeros(self.x.shape, dtype=torch.float64, device=DEVICE)
+        if self.addend is not None:
+            total += self.addend
         for expert in self.expert_ids.unique().tolist():
             tokens, choices = (self.expert_ids == expert).nonzero(as_tuple=True)
             hidden = gate.reference(self.x[tokens].double() @ self.gate_up[expert].double().T)
@@ -78,6 +81,14 @@ class Layer:
 @pytest.mark.parametrize("num_tokens", [1, 3, 5, 17, 130])
 def test_experts(num_tokens: int, dtype: torch.dtype) -> None:
     Layer(num_tokens, dtype).check()
+
+
+@each_dtype
+@pytest.mark.parametrize("num_tokens", [1, 17])
+def test_what_is_added_to_the_sum(num_tokens: int, dtype: torch.dtype) -> None:
+    layer = Layer(num_tokens, dtype)
+    layer.addend = random(*layer.x.shape, 2, dtype=dtype, seed=9)[..., 0]
+    layer.check()
 
 
 @each_dtype
@@ -119,7 +130,7 @@ def test_products_may_be_laid_out_either_way(monkeypatch, features_first: bool, 
 
 def test_both_ways_give_the_same_for_a_few_tokens() -> None:
     layer = Layer(4, torch.float32)
-    arguments = (layer.x, layer.gate_up, layer.down, layer.weights, layer.expert_ids)
+    arguments = (layer.x, layer.gate_up, layer.down, layer.weights, layer.expert_ids, None)
     rows, grouped = (experts(*arguments, gelu=False) for experts in (moe_rows.row_experts, moe_grouped.grouped_experts))
     torch.testing.assert_close(rows, grouped, rtol=1e-5, atol=1e-5)
 

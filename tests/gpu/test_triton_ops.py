@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vcore import ops
-from vcore.ops.triton import gates, kv_write, linear, rms_norm, rotary
+from vcore.ops.triton import gated_linear, gates, kv_write, linear, rms_norm, rotary
 
 pytestmark = [pytest.mark.gpu, pytest.mark.interpreted]
 
@@ -142,3 +142,33 @@ def test_other_products_are_those_of_the_reference() -> None:
     weight = random(5, 32)
     for x in (random(1, 32), random(3, 32), random(0, 32), random(2, 2, 32)):
         assert_close(linear.linear(x, weight), ops.linear.reference(x, weight))
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float32], ids=str)
+@pytest.mark.parametrize(("size", "num_features"), [(64, 30), (2048, 5), (576, 64), (4096, 6), (5000, 3)])
+@pytest.mark.parametrize("gate", [ops.silu_and_mul, ops.gelu_tanh_and_mul], ids=["silu", "gelu"])
+def test_a_projection_with_its_gate(size: int, num_features: int, gate, dtype: torch.dtype, monkeypatch) -> None:
+    monkeypatch.setattr(gated_linear, "reference_op", None)  # the kernel takes all of these
+    x = random(1, size, dtype=dtype)
+    weight = random(2 * num_features, size + 8, dtype=dtype, seed=1)[:, :size] / size**0.5
+    found = gated_linear.gated_linear(x, weight, None, gate)
+    assert found.shape == (1, num_features)
+    assert_close(found, gate.reference((x.double() @ weight.double().T).to(dtype)))
+
+
+def test_what_the_kernel_of_a_projection_with_its_gate_does_not_take() -> None:
+    x, weight, bias = random(2, 64), random(12, 64, seed=1), random(12, seed=2)
+    assert_close(
+        gated_linear.gated_linear(x, weight, bias, ops.silu_and_mul),
+        ops.silu_and_mul.reference(torch.nn.functional.linear(x, weight, bias)),
+    )
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float32], ids=str)
+@pytest.mark.parametrize("num_tokens", [1] if INTERPRETED else [1, 3, 300])
+def test_products_that_stay_wide(num_tokens: int, dtype: torch.dtype) -> None:
+    x, weight = random(num_tokens, 2048, dtype=dtype), random(64, 2048, dtype=dtype, seed=1) / 2048**0.5
+    found = linear.wide_linear(x, weight)
+    assert found.dtype == torch.float32
+    # Closer to the product than its rounding to half precision would be.
+    torch.testing.assert_close(found.double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-5)

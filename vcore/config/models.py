@@ -136,7 +136,7 @@ class AttentionConfig(ConfigNode):
 
     backend: PluginChoice = AUTO
     """The attention backend."""
-    fused_write: bool = False
+    fused_write: bool = True
     """Normalise and turn queries and keys and write the cache in one kernel, where the model's layers can."""
 
 

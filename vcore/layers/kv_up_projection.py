@@ -7,6 +7,7 @@ import torch
 from vcore.interfaces.attention import LatentSpec
 from vcore.interfaces.model import BuildContext
 from vcore.layers.linear import ColumnParallelLinear
+from vcore.ops.latent_heads import absorb_queries, latent_values
 from vcore.ops.linear import linear
 
 __all__ = ["KVUpProjection"]
@@ -31,8 +32,7 @@ class KVUpProjection(ColumnParallelLinear):
         self._sizes = sizes
         self._rank = spec.kv_lora_rank
         heads = self.weight.detach().view(spec.num_heads, sum(sizes), self._rank)  # [num_heads, nope + v, rank]
-        self._w_uk, w_uv = torch.split(heads, sizes, 1)  # [num_heads, nope, rank], [num_heads, v, rank]
-        self._w_uv = w_uv.transpose(1, 2)  # [num_heads, rank, v]
+        self._w_uk, self._w_uv = torch.split(heads, sizes, 1)  # [num_heads, nope, rank], [num_heads, v, rank]
 
     def weights_loaded(self) -> None:
         """Nothing: a packed copy would be a second one."""
@@ -54,10 +54,8 @@ class KVUpProjection(ColumnParallelLinear):
 
     def absorb(self, q: torch.Tensor) -> torch.Tensor:
         """Queries [num_tokens, num_heads, qk_head_dim] taken to the latent: [num_tokens, num_heads, latent_dim]."""
-        q_nope, q_rope = q[..., : self._sizes[0]], q[..., self._sizes[0] :]
-        absorbed = torch.bmm(q_nope.transpose(0, 1), self._w_uk)  # [num_heads, num_tokens, rank]
-        return torch.cat((absorbed.transpose(0, 1), q_rope), -1)
+        return absorb_queries(q, self._w_uk)
 
     def values(self, attended: torch.Tensor) -> torch.Tensor:
         """Attended latents [num_tokens, num_heads, rank] to values [num_tokens, num_heads, v_head_dim]."""
-        return torch.bmm(attended.transpose(0, 1), self._w_uv).transpose(0, 1)
+        return latent_values(attended, self._w_uv)

@@ -12,14 +12,13 @@ from vcore.kv_cache.spec import LatentCacheSpec
 from vcore.layers.attention import CachingLayer
 from vcore.layers.kv_up_projection import KVUpProjection
 from vcore.layers.latent_prefill import LatentPiece, plan_prefill
-from vcore.ops.latent_write import latent_write
 from vcore.ops.merge_attention import merge_attention_
 
 __all__ = ["LatentAttention"]
 
 
 class LatentAttention(CachingLayer):
-    """Latent attention over a request's cached tokens: writes the step's latents, then computes.
+    """Latent attention over a request's cached tokens, this step's among them.
 
     Decode rows are computed in the absorbed form, prefill rows in whichever is cheaper (`latent_prefill`).
     """
@@ -45,14 +44,16 @@ class LatentAttention(CachingLayer):
             q: [num_tokens, num_heads, qk_head_dim]: the part without position, then the rotary part, turned.
             latent: [num_tokens, latent_dim]: the normalised latent, then the rotary key, turned.
             kv_b_proj: from latents to keys and values.
-            attn: the step's plan and caches; this layer's cache is written.
+            attn: the step's plan and caches; the step's latents are in this layer's cache already.
 
         Returns:
             [num_tokens, num_heads, v_head_dim].
         """
-        layer_cache, group = attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index]
-        latent_write(latent, layer_cache, group.slot_mapping)
         return attn.run(partial(self._attend, kv_b_proj), q, latent)
+
+    def destination(self, attn: AttentionContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the step's latents go: the cache and slots, as `latent_write` takes them."""
+        return attn.layer_caches[self.layer_index], attn.layer_groups[self.layer_index].slot_mapping
 
     def _attend(
         self,

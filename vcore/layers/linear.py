@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from vcore.errors import ConfigError
 from vcore.interfaces.model import BuildContext
 from vcore.layers.parallel import rank_share, require_collective
 from vcore.layers.weights import PartitionedModule, WeightPart, packed, parameter
+from vcore.ops.gated_linear import gated_linear
 from vcore.ops.linear import linear
 
 __all__ = ["ColumnParallelLinear", "QKVParallelLinear", "ReplicatedLinear", "RowParallelLinear"]
@@ -44,6 +45,10 @@ class _OutputSplitLinear(PartitionedModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., sum(output_sizes)]: this rank's features, part after part."""
         return linear(x, self.weight, self.bias)
+
+    def gated(self, x: torch.Tensor, gate: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """``gate`` of what `forward` gives, gate and up projections joined: [..., in_features] to half as many."""
+        return gated_linear(x, self.weight, self.bias, gate)
 
     def weights_loaded(self) -> None:
         self.weight = packed(self.weight)

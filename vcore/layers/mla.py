@@ -14,6 +14,7 @@ from vcore.layers.linear import ColumnParallelLinear, ReplicatedLinear, RowParal
 from vcore.layers.norm import NormStyle, ResidualBlock, RMSNorm
 from vcore.layers.parallel import rank_share
 from vcore.layers.rotary import Rotation
+from vcore.ops.latent_norm_rope_write import latent_norm_rope_write_
 
 __all__ = ["MLAAttention"]
 
@@ -119,18 +120,24 @@ class MLAAttention(ResidualBlock):
         """
         x, residual = self.enter(x, residual)
         q, latent = self._project(x)
-        rotation.apply_(q[..., self._spec.qk_nope_head_dim :])
-        rotation.apply_(latent[:, None, self._spec.kv_lora_rank :])
+        latent_norm_rope_write_(
+            latent,
+            q[..., self._spec.qk_nope_head_dim :],
+            self.kv_a_layernorm.weight,
+            self.kv_a_layernorm.eps,
+            rotation.cos,
+            rotation.sin,
+            rotation.interleaved,
+            *self.attention.destination(attn),
+        )
         heads = self.attention(q, latent, self.kv_b_proj, attn)  # [num_tokens, num_heads, v_head_dim]
         return self.leave(self.o_proj(heads.flatten(1))), residual
 
     def _project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries [num_tokens, num_heads, qk_head_dim] and latents [num_tokens, latent_dim], not yet turned."""
+        """Queries [num_tokens, num_heads, qk_head_dim] and latents [num_tokens, latent_dim], as they are projected."""
         if self._q_lora_rank is None:
             q, latent = self.q_proj(x), self.kv_a_proj_with_mqa(x)
         else:
             q_latent, latent = self.q_kv_a_proj(x).split(self.q_kv_a_proj.output_sizes, -1)
             q = self.q_b_proj(self.q_a_layernorm.normalize(q_latent))
-        rank = self._spec.kv_lora_rank
-        latent[:, :rank] = self.kv_a_layernorm.normalize(latent[:, :rank])
         return q.unflatten(-1, (-1, self._spec.qk_head_dim)), latent

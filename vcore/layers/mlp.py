@@ -108,7 +108,7 @@ class GatedMLP(ResidualBlock):
 
     def transform(self, x: torch.Tensor) -> torch.Tensor:
         """The network alone, without norms and residual stream: [num_tokens, hidden_size] to the same."""
-        result: torch.Tensor = self.down_proj(self._gate(self.gate_up_proj(x)))
+        result: torch.Tensor = self.down_proj(self.gate_up_proj.gated(x, self._gate))
         return result
 
 

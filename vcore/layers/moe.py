@@ -12,7 +12,6 @@ Each rank has a share of every expert's intermediate features, so one exchange c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from vcore.layers.linear import ColumnParallelLinear, ReplicatedLinear, RowParal
 from vcore.layers.mlp import gate_of
 from vcore.layers.norm import NormStyle, ResidualBlock
 from vcore.layers.parallel import rank_share, require_collective
+from vcore.layers.router import Router
 from vcore.layers.routing import Routing, UniformRouting
 from vcore.layers.weights import PartitionedModule, WeightPart, packed, parameter
 from vcore.ops.moe import fused_experts
@@ -134,17 +134,18 @@ class FusedMoE(nn.Module):
         self.routing = routing
         self._instead = UniformRouting(routing.top_k) if context.moe_routing == "uniform" else None
 
-    def forward(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, logits: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
         """Args:
             x: [num_tokens, hidden_size].
             logits: the router's, [num_tokens, num_experts].
+            addend: [num_tokens, hidden_size], added to the result.
 
         Returns:
             [num_tokens, hidden_size]: what this rank adds to the sum over ranks, which the caller takes.
         """
         weights, expert_ids = (self._instead or self.routing)(logits)
         matrices = self.gate_up_experts.matrices, self.down_experts.matrices
-        return fused_experts(x, *matrices, weights, expert_ids, self._gate)
+        return fused_experts(x, *matrices, weights, expert_ids, self._gate, addend)
 
 
 class SharedExperts(nn.Module):
@@ -171,7 +172,7 @@ class SharedExperts(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[num_tokens, hidden_size] to what this rank adds to the sum over ranks, of the same shape."""
-        return self.down_proj.summand(self._gate(self.gate_up_proj(x)))
+        return self.down_proj.summand(self.gate_up_proj.gated(x, self._gate))
 
 
 class MoEBlock(ResidualBlock):
@@ -218,9 +219,8 @@ class MoEBlock(ResidualBlock):
         if shared_intermediate_size is not None:
             check_sizes(context.config, shared_intermediate_size=shared_intermediate_size)
         super().__init__(context, hidden_size, norms)
-        self._router_dtype = router_dtype or context.dtype
         self._collective = require_collective(context)
-        self.gate = ReplicatedLinear(replace(context, dtype=self._router_dtype), hidden_size, num_experts)
+        self.gate = Router(context, hidden_size, num_experts, router_dtype or context.dtype)
         self.experts = FusedMoE(
             context,
             num_experts=num_experts,
@@ -248,10 +248,9 @@ class MoEBlock(ResidualBlock):
 
     def transform(self, x: torch.Tensor) -> torch.Tensor:
         """The experts alone, without norms and residual stream: [num_tokens, hidden_size] to the same."""
-        result: torch.Tensor = self.experts(x, self.gate(x.to(self._router_dtype)))
+        shared: torch.Tensor | None = None
         if self.shared_experts is not None:
             shared = self.shared_experts(x)
             if self.shared_expert_gate is not None:
                 shared = shared * self.shared_expert_gate(x).sigmoid()
-            result = result + shared
-        return self._collective.all_reduce(result)
+        return self._collective.all_reduce(self.experts(x, self.gate(x), shared))

@@ -24,12 +24,13 @@ def fused_experts(
     weights: torch.Tensor,
     expert_ids: torch.Tensor,
     gate: Callable[[torch.Tensor], torch.Tensor],
+    addend: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``sum_k weights[:, k] * down(gate(gate_up(x)))`` of expert ``expert_ids[:, k]`` (arXiv:2401.04088, section 2.1).
 
-    A token's terms are added in the order of its choices, in float32, so that what else is in the batch matters
-    to its result only as far as it does to a matrix product. Experts that no token chose cost nothing. On CUDA
-    the kernels, and in bfloat16 the reference too, keep everything on the device: the host waits for nothing.
+    A token's terms are added in the order of its choices, in float32, and `addend` last, so that what else is in the
+    batch matters to its result only as far as it does to a matrix product. Experts that no token chose cost nothing.
+    On CUDA the kernels, and in bfloat16 the reference too, keep everything on the device: the host waits for nothing.
 
     Args:
         x: [num_tokens, hidden_size]. Not changed.
@@ -38,6 +39,7 @@ def fused_experts(
         weights: float32 [num_tokens, top_k].
         expert_ids: int64 [num_tokens, top_k].
         gate: takes gate and up, [num_rows, 2 * intermediate_size], to [num_rows, intermediate_size].
+        addend: [num_tokens, hidden_size] in the dtype of x, added to the sum, such as the shared experts' result.
 
     Returns:
         Shape and dtype of x.
@@ -58,6 +60,8 @@ def fused_experts(
     total = terms[:, 0]
     for choice in range(1, top_k):
         total = total + terms[:, choice]
+    if addend is not None:
+        total = total + addend
     return total.to(x.dtype)
 
 

@@ -16,8 +16,8 @@ LIBRARIES = ("torch", "triton", "flash_attn", "flash_attn_interface", "xformers"
 SPECS: list[AttentionBackendSpec] = [
     spec
     for point in entry_points(group="vcore")
-    if point.module.startswith("vcore_backends.")
-    for spec in point.load().vcore_attention_backends()
+    if point.module.startswith("vcore_backends.") and hasattr(plugin := point.load(), "vcore_attention_backends")
+    for spec in plugin.vcore_attention_backends()
 ]
 BY_NAME = {spec.name: spec for spec in SPECS}
 WORDS = {

@@ -140,3 +140,10 @@ def test_grouped_products_are_those_of_one_expert_after_another(case: tuple):
     got = implementation._grouped_networks(rows, sorted_ids, gate_up.contiguous(), down.contiguous(), silu_and_mul)
     expected = implementation._networks(rows, sorted_ids, gate_up, down, silu_and_mul)
     torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_what_is_added_to_the_sum() -> None:
+    given = make(4, 5, 2)
+    addend = torch.randn(4, HIDDEN)
+    expected = fused_experts(*given, silu_and_mul) + addend
+    torch.testing.assert_close(fused_experts(*given, silu_and_mul, addend), expected)

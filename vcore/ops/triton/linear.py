@@ -14,7 +14,7 @@ import triton.language as tl
 
 from vcore.ops.triton.early_start import begin, can_start_early, wait
 
-__all__ = ["linear"]
+__all__ = ["linear", "wide_linear"]
 
 _DTYPES = frozenset({torch.bfloat16, torch.float16})
 _BLOCK_N = 4
@@ -66,10 +66,26 @@ def _row_times_weight_kernel(
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """As `vcore.ops.linear`: one row in half precision by the kernel here, everything else by cuBLAS."""
-    if x.numel() != x.shape[-1] or x.dtype not in _DTYPES or weight.stride(1) != 1 or not x.is_contiguous():
-        return F.linear(x, weight, bias)
+    return _row_times_weight(x, weight, bias, x.dtype) if _takes(x, weight) else F.linear(x, weight, bias)
+
+
+def wide_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """As `vcore.ops.wide_linear`: one row by the kernel here, everything else by cuBLAS."""
+    if _takes(x, weight):
+        return _row_times_weight(x, weight, None, torch.float32)
+    product: torch.Tensor = torch.mm(x, weight.t(), out_dtype=torch.float32)
+    return product
+
+
+def _takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return x.numel() == x.shape[-1] and x.dtype in _DTYPES and weight.stride(1) == 1 and x.is_contiguous()
+
+
+def _row_times_weight(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
     num_features, size = weight.shape
-    out = torch.empty((*x.shape[:-1], num_features), dtype=x.dtype, device=x.device)
+    out = torch.empty((*x.shape[:-1], num_features), dtype=dtype, device=x.device)
     early = can_start_early(x.device)
     _row_times_weight_kernel[(triton.cdiv(num_features, _BLOCK_N),)](
         out,

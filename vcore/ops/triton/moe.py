@@ -27,6 +27,7 @@ def fused_experts(
     weights: torch.Tensor,
     expert_ids: torch.Tensor,
     gate: Callable[[torch.Tensor], torch.Tensor],
+    addend: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As `vcore.ops.fused_experts`; the host waits for nothing."""
     if (
@@ -34,14 +35,16 @@ def fused_experts(
         or not isinstance(gate_up, torch.Tensor)
         or not isinstance(down, torch.Tensor)
     ):
-        return reference.reference(x, gate_up, down, weights, expert_ids, gate)
+        return reference.reference(x, gate_up, down, weights, expert_ids, gate, addend)
     if x.shape[0] == 0:
         return torch.zeros_like(x)
     if x.stride(-1) != 1:
         x = x.contiguous()
     experts = row_experts if x.shape[0] <= MAX_ROW_TOKENS else grouped_experts
+    if addend is not None:
+        addend = addend.contiguous()
     gelu = gate is gelu_tanh_and_mul
-    return experts(x, gate_up, down, weights.contiguous(), expert_ids.contiguous(), gelu=gelu)
+    return experts(x, gate_up, down, weights.contiguous(), expert_ids.contiguous(), addend, gelu=gelu)
 
 
 def _served(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 __all__ = ["GroupedConfig", "ProductConfig", "RowConfig", "down_row_config", "gate_up_row_config", "grouped_config"]
 
-MAX_ROW_TOKENS = 4
+MAX_ROW_TOKENS = 2
 """Up to here, each row is multiplied by itself: hardly any two of them share an expert."""
 
 
@@ -51,7 +51,7 @@ class GroupedConfig:
 
 
 _GATE_UP_ROW = RowConfig(block_n=2, max_block_k=2048, num_warps=4)
-_DOWN_ROW = RowConfig(block_n=4, max_block_k=512, num_warps=4)
+_DOWN_ROW = RowConfig(block_n=4, max_block_k=1024, num_warps=4)
 
 
 def _product(n: int, k: int, warps: int, stages: int) -> ProductConfig:
@@ -64,11 +64,11 @@ def _transposed(n: int, k: int, warps: int, stages: int) -> ProductConfig:
 
 _GROUPED = (
     (8, GroupedConfig(block_m=16, gate_up=_transposed(64, 128, 4, 3), down=_transposed(64, 128, 4, 4))),
-    (32, GroupedConfig(block_m=32, gate_up=_transposed(64, 128, 4, 3), down=_transposed(128, 128, 4, 3))),
+    (32, GroupedConfig(block_m=32, gate_up=_product(64, 128, 4, 3), down=_transposed(128, 128, 8, 4))),
     (96, GroupedConfig(block_m=64, gate_up=_product(64, 64, 4, 4), down=_product(128, 64, 4, 4))),
 )
 """By the most rows an expert has on average."""
-_MANY_ROWS = GroupedConfig(block_m=128, gate_up=_product(128, 64, 8, 3), down=_product(256, 64, 8, 3))
+_MANY_ROWS = GroupedConfig(block_m=128, gate_up=_product(128, 64, 8, 4), down=_product(256, 64, 8, 4))
 _FLOAT32 = GroupedConfig(block_m=16, gate_up=_product(32, 32, 4, 1), down=_product(32, 32, 4, 1))
 
 

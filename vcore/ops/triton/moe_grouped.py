@@ -4,7 +4,7 @@ Three kernels after the sorting (`moe_align`):
 
     gate_up    tile of rows of x, picked by their numbers    x  gate and up of their expert    -> gated, sorted
     down       tile of gated rows                            x  down of their expert           -> by row number
-    sum        each token's rows, weighted, in the order of its choices
+    sum        each token's rows, weighted, in the order of its choices, and what the caller adds
 
 Programs walk the features of one tile before the next tile, so that an expert's weights, which all of its tiles
 read, are read from memory about once. Nothing is summed across programs but by the last kernel, in a fixed order.
@@ -166,8 +166,10 @@ def _sum_kernel(
     out_ptr,
     terms_ptr,
     weights_ptr,
+    addend_ptr,
     TOP_K: tl.constexpr,
     FEATURES: tl.constexpr,
+    HAS_ADDEND: tl.constexpr,
     BLOCK: tl.constexpr,
     EARLY: tl.constexpr,
 ):
@@ -180,6 +182,8 @@ def _sum_kernel(
         row = token * TOP_K + choice
         term = tl.load(terms_ptr + row * FEATURES + features, mask=mask, other=0.0)
         total += term.to(tl.float32) * tl.load(weights_ptr + row)
+    if HAS_ADDEND:
+        total += tl.load(addend_ptr + token * FEATURES + features, mask=mask, other=0.0).to(tl.float32)
     tl.store(out_ptr + token * FEATURES + features, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -189,6 +193,7 @@ def grouped_experts(
     down: torch.Tensor,
     weights: torch.Tensor,
     expert_ids: torch.Tensor,
+    addend: torch.Tensor | None,
     *,
     gelu: bool,
 ) -> torch.Tensor:
@@ -205,8 +210,10 @@ def grouped_experts(
         out,
         terms,
         weights,
+        addend,
         TOP_K=top_k,
         FEATURES=hidden_size,
+        HAS_ADDEND=addend is not None,
         BLOCK=_SUM_BLOCK,
         EARLY=early,
         **({"launch_pdl": True} if early else {}),

@@ -63,10 +63,12 @@ def _down_kernel(
     weight_ptr,
     weights_ptr,
     expert_ids_ptr,
+    addend_ptr,
     stride_expert,
     TOP_K: tl.constexpr,
     SIZE: tl.constexpr,
     FEATURES: tl.constexpr,
+    HAS_ADDEND: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EARLY: tl.constexpr,
@@ -88,7 +90,10 @@ def _down_kernel(
             hidden = tl.load(hidden_ptr + row * SIZE + start + inputs, mask=inside, other=0.0).to(tl.float32)
             weight = tl.load(weight_ptrs + start, mask=mask, other=0.0, eviction_policy="evict_first")
             total += weight.to(tl.float32) * (hidden * share)[None, :]
-    tl.store(out_ptr + token * FEATURES + features, tl.sum(total, 1).to(out_ptr.dtype.element_ty), mask=known)
+    result = tl.sum(total, 1)
+    if HAS_ADDEND:
+        result += tl.load(addend_ptr + token * FEATURES + features, mask=known, other=0.0).to(tl.float32)
+    tl.store(out_ptr + token * FEATURES + features, result.to(out_ptr.dtype.element_ty), mask=known)
 
 
 def row_experts(
@@ -97,6 +102,7 @@ def row_experts(
     down: torch.Tensor,
     weights: torch.Tensor,
     expert_ids: torch.Tensor,
+    addend: torch.Tensor | None,
     *,
     gelu: bool,
 ) -> torch.Tensor:
@@ -132,10 +138,12 @@ def row_experts(
         down,
         weights,
         expert_ids,
+        addend,
         down.stride(0),
         TOP_K=top_k,
         SIZE=num_features,
         FEATURES=hidden_size,
+        HAS_ADDEND=addend is not None,
         BLOCK_N=config.block_n,
         BLOCK_K=min(config.max_block_k, triton.next_power_of_2(num_features)),
         EARLY=early,
