@@ -21,6 +21,7 @@ __all__ = ["SpawnedServer"]
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.1
+_STDERR = 2
 _STOP_TIMEOUT_S = 30.0
 
 
@@ -51,7 +52,7 @@ class SpawnedServer:
         url = f"http://{_HOST}:{port}"
         command = [sys.executable, "-m", "vcore", "serve", "--host", _HOST, "--port", str(port), *self._arguments]
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr.fileno()
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=_STDERR
         )
         try:
             await self._wait_until_healthy(url, self._process)
