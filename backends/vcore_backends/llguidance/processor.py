@@ -11,6 +11,7 @@ of sequence is the only token left, and before that it is banned.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from vcore_backends.llguidance.tokens import make_ll_tokenizer
 __all__ = ["LLGuidanceProcessor"]
 
 _MOST_THREADS = 8
+_MOST_FINDING = 400
+_SOURCE_LINE = re.compile(r"[0-9]+ \|")
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class LLGuidanceProcessor(LogitsProcessor):
         if not first.is_error():
             first.compute_bitmask()  # the first mask is the slowest, and what it finds is shared
         if first.is_error():
-            raise RequestError(f"{param} cannot be enforced: {_first_line(first.get_error())}", param=param)
+            raise RequestError(f"{param} cannot be enforced: {_finding(first.get_error())}", param=param)
         return matcher
 
     def on_batch_change(self, added: Sequence[ProcessorRow], removed: Sequence[int]) -> None:
@@ -155,9 +158,11 @@ def _consume(state: _RowState, output_token_ids: Sequence[int]) -> None:
 
 def _check(matcher: LLMatcher) -> None:
     if matcher.is_error():
-        raise ValueError(f"the text cannot be kept to its form: {_first_line(matcher.get_error())}")
+        raise ValueError(f"the text cannot be kept to its form: {_finding(matcher.get_error())}")
 
 
-def _first_line(text: str) -> str:
-    """The finding; what follows it is the library's own state."""
-    return next((line for line in text.splitlines() if line.strip()), "the library gives no reason")
+def _finding(text: str) -> str:
+    """What is wrong, in one line: without the source that the library shows beneath, and its own state."""
+    lines = [line.strip() for line in text.partition("<state>")[0].splitlines()]
+    told = [line for line in lines if line.strip("^ ") and not _SOURCE_LINE.match(line)]
+    return " ".join(told)[:_MOST_FINDING] or "the library gives no reason"
