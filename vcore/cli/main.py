@@ -39,6 +39,7 @@ COMMANDS: dict[str, Subcommand] = {
     "generate": Subcommand("vcore.cli.generate", "Complete prompts."),
     "chat": Subcommand("vcore.cli.chat", "Talk with a model in the terminal."),
     "serve": Subcommand("vcore.cli.serve", "Serve a model to clients of the OpenAI API."),
+    "trace": Subcommand("vcore.cli.trace", "Fetch a timeline of a server's steps and requests."),
     "models": Subcommand("vcore.cli.models", "List architectures; check whether a model can be served."),
     "plugins": Subcommand("vcore.cli.plugins", "List, explain, check and begin plugins."),
     "config": Subcommand("vcore.cli.config", "Show, explain and validate a configuration."),

@@ -70,6 +70,11 @@ class EngineSession:
         assert self._input_processor is not None
         return self._input_processor.process(prompt, params, request_id=request_id)
 
+    def abort(self, request_id: str) -> None:
+        """End a request; see `OpenRequests.abort`."""
+        if self._requests is not None:
+            self._requests.abort(request_id)
+
     async def ask(self, name: CallName) -> Reply:
         """Ask the engine something; see `Calls.ask`.
 
@@ -126,6 +131,7 @@ class EngineSession:
                     num_prompt_tokens=output.num_prompt_tokens,
                     num_decodes=output.num_decodes,
                     num_requests=output.num_requests,
+                    num_output_tokens=len(output.token_ids),
                     stats=done.stats,
                 )
             )

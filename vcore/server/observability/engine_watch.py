@@ -53,7 +53,10 @@ class EngineWatch:
     def composition(self) -> Composition | None:
         """What the engine was composed from; None before it was."""
         if self._composition is None and self._engine.health().state != "starting":
-            self._composition = Composition.of(self._engine, self._settings)
+            try:
+                self._composition = Composition.of(self._engine, self._settings)
+            except EngineError:  # it died before it could say what it is
+                return None
         return self._composition
 
     async def moment(self) -> EngineMoment:

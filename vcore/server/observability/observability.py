@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest
 
 from vcore.server.observability.chrome_trace import chrome_trace
 from vcore.server.observability.engine_metrics import EngineMetrics
@@ -85,11 +85,13 @@ class Observability:
         """Where to note what the engine is asked for; None if nobody reads it."""
         return None if self._json_log is None and self._spans is None else self._notes
 
-    async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type, in the format that the scraper's ``Accept`` asks for."""
+    async def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format, version 0.0.4.
+
+        Always in this one: in OpenMetrics, prometheus_client writes colons of names as underscores.
+        """
         self._moment = await self.watch.moment()
-        encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        return generate_latest(self._registry)
 
     def trace(self, window: Window) -> dict[str, object]:
         """A window of the timeline as a trace file."""

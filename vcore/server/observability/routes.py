@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from vcore.server.errors import ApiError
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TRACE_SECONDS", "make_router"]
 
 MAX_TRACE_SECONDS = 86_400.0
-_TEXT = {"schema": {"type": "string"}}
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Prometheus' text.", "content": {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}}
+    200: {"description": "Prometheus' text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 _TRACE: dict[int | str, dict[str, Any]] = {
@@ -35,10 +35,9 @@ def make_router(observability: Observability, *, trace_allowed: bool) -> APIRout
     router = APIRouter(tags=["observability"])
 
     @router.get("/metrics", operation_id="metrics", response_class=Response, responses=_METRICS)
-    async def metrics(request: Request) -> Response:
+    async def metrics() -> Response:
         """Counts of everything, for Prometheus."""
-        body, media_type = await observability.exposition(request.headers.get("accept", ""))
-        return Response(body, headers={"Content-Type": media_type})
+        return Response(await observability.exposition(), headers={"Content-Type": _METRICS_TYPE})
 
     @router.get("/trace", operation_id="trace", response_class=Response, responses=_TRACE)
     async def trace(seconds: Annotated[float, Query(gt=0.0, le=MAX_TRACE_SECONDS)] = 10.0) -> Response:
