@@ -39,6 +39,7 @@ from vcore.plugins import (
 )
 from vcore.plugins.resolved import ResolvedSet
 from vcore.runner.cuda_graphs import graph_sizes
+from vcore.runner.current_device import on_device
 from vcore.runner.model_runner import ModelRunner
 from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
@@ -149,7 +150,8 @@ def _build_executor(resolution: Resolution, catalog: Catalog, processors: Proces
     world_size = config.runtime.tensor_parallel_size
 
     def make_runner(rank: int, size: int) -> Runner:
-        return _build_runner(resolution, catalog, processors, rank, size)
+        with on_device(resolution.device):
+            return _build_runner(resolution, catalog, processors, rank, size)
 
     context = ExecutorContext(runner_factory=make_runner, world_size=world_size)
     return cast(Executor, catalog.create(resolution.executor, options=config.executor.options, context=context))

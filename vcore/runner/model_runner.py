@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
 from vcore.kv_cache.layout import CacheLayout
 from vcore.runner.batch_state import BatchState
+from vcore.runner.current_device import on_device
 from vcore.runner.decode_path import DecodePath
 from vcore.runner.forward_pass import ForwardPass
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
@@ -137,7 +137,7 @@ class ModelRunner:
             tp_rank=self._rank,
             tp_size=self._world_size,
         )
-        with self._on_device():
+        with on_device(self._settings.device):
             model = load_model(context, self._build_model, self._loader)
             forward = ForwardPass(model, self._attention, settings, self._state, self._last_token_ids)
         self._state.set_groups(forward.layout.windows)
@@ -146,7 +146,7 @@ class ModelRunner:
     def cache_bytes_available(self) -> int:
         """Bytes that this rank can give to the KV cache; on CUDA, found by runs of the largest steps."""
         forward, self._decode_path = self._loaded(), None
-        with self._on_device():
+        with on_device(self._settings.device):
             return forward.cache_bytes_available()
 
     def cache_layout(self) -> CacheLayout:
@@ -160,7 +160,7 @@ class ModelRunner:
             CapacityError: memory does not hold it; the message has the numbers.
         """
         forward = self._loaded()
-        with self._on_device():
+        with on_device(self._settings.device):
             forward.initialize_cache(num_blocks)
         self._decode_path = None
         if forward.graphs is not None:
@@ -168,7 +168,7 @@ class ModelRunner:
 
     def launch(self, output: SchedulerOutput) -> LaunchedStep:
         """Apply the difference and launch the step. The state keeps what was applied even if the step fails."""
-        with self._on_device(), torch.inference_mode():
+        with on_device(self._settings.device), torch.inference_mode():
             self._apply(output)
             if not output.rows.size:
                 return self._empty_step(output.step_id)
@@ -242,12 +242,6 @@ class ModelRunner:
             self._forward.drop_cache()
         self._forward = self._decode_path = None
 
-    def _on_device(self) -> AbstractContextManager[object]:
-        """Makes the runner's CUDA device the current one of the calling thread, whichever that is: kernels, streams and
-        graphs are launched on the current device, not on that of their tensors."""
-        device = self._settings.device
-        return torch.cuda.device(device) if device.type == "cuda" else _NO_DEVICE
-
     def _apply(self, output: SchedulerOutput) -> None:
         self._state.apply(output)
         for row in output.freed_rows:
@@ -311,6 +305,5 @@ class ModelRunner:
         return self._forward
 
 
-_NO_DEVICE = nullcontext()
 _NOTHING = Sampled(torch.empty(0, dtype=torch.int64), torch.empty(0))
 """The outcome of a step in which no row samples."""
