@@ -54,11 +54,14 @@ class Generation:
         self._admission = admission
         self._prompts = prompts
         self._timeout_s = timeout_s
+        self._pumps: list[asyncio.Task[None]] = []
         self._mailbox: Mailbox[tuple[int, RequestOutput | None]] = Mailbox(_ROOM)
 
     def stop(self, error: ApiError) -> None:
-        """End it with `error`."""
+        """End it with `error`, and abort what the engine still does for it, though the client may not read."""
         self._mailbox.fail(error)
+        for pump in self._pumps:
+            pump.cancel()
 
     async def outputs(self, mode: OutputMode) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """Run. Closing the generator aborts what is left.
@@ -72,11 +75,11 @@ class Generation:
             EngineDeadError: the engine died.
         """
         with self._admission.admit(len(self._prompts) * self.params.n, self.stop):
-            pumps = [asyncio.create_task(self._pump(*item, mode)) for item in enumerate(self._prompts)]
+            self._pumps = [asyncio.create_task(self._pump(*item, mode)) for item in enumerate(self._prompts)]
             loop = asyncio.get_running_loop()
             timer = None if self._timeout_s is None else loop.call_later(self._timeout_s, self._time_out)
             try:
-                num_open = len(pumps)
+                num_open = len(self._pumps)
                 while num_open:
                     index, output = await self._mailbox.get()
                     if output is None:
@@ -87,9 +90,9 @@ class Generation:
             finally:
                 if timer is not None:
                     timer.cancel()
-                for pump in pumps:
+                for pump in self._pumps:
                     pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
+                await asyncio.gather(*self._pumps, return_exceptions=True)
 
     async def results(self) -> list[RequestOutput]:
         """Run to the end; one output a prompt, in their order. Raises as `outputs`."""

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Items in the order of their arrival, and at most one error, which comes before them."""
+    """Items in the order of their arrival, and at most one error, which comes last."""
 
     def __init__(self, room: int) -> None:
         """Begin empty, with `room` for so many items."""
@@ -31,7 +31,7 @@ class Mailbox(Generic[T]):
         self._arrived.set()
 
     def fail(self, error: BaseException) -> None:
-        """Let the next `get` raise `error`. The first error counts."""
+        """Let `get` raise `error` once the items are taken. The first error counts."""
         if self._error is None:
             self._error = error
         self._arrived.set()
@@ -41,7 +41,8 @@ class Mailbox(Generic[T]):
         while self._error is None and not self._items:
             self._arrived.clear()
             await self._arrived.wait()
-        if self._error is not None:
+        if not self._items:
+            assert self._error is not None
             raise self._error
         self._taken.set()
         return self._items.popleft()

@@ -27,11 +27,17 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
     if body is None and errors[0]["loc"] == ("body",):
         return ApiError(400, "the request has no body; a JSON object is needed")
     found = [(_path(error, body), error) for error in errors]
-    path, error = max(found, key=lambda item: len(item[0]))  # max keeps the first
+    path, error = max(found, key=_depth)  # max keeps the first
     message = str(error["msg"]).removeprefix("Value error, ")
     param = _dotted(path)
     got = "" if error["type"] == "missing" or not path else f", got {_shown(error.get('input'))}"
     return ApiError(400, f"{param or 'the body'}: {message}{got}", param=param or None)
+
+
+def _depth(found: tuple[list[str | int], Mapping[str, Any]]) -> int:
+    """How far an error reached into what was sent; a field that is not there was not sent."""
+    path, error = found
+    return len(path) - (error["type"] == "missing")
 
 
 def _path(error: Mapping[str, Any], body: object) -> list[str | int]:

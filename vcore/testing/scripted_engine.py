@@ -107,6 +107,8 @@ class ScriptedEngine:
     listeners: list[EngineListener] = field(default_factory=list)
     scheduler_stats: SchedulerStats = field(default_factory=lambda: SchedulerStats(**_IDLE))
     plugins: ResolvedSet = field(default_factory=lambda: ResolvedSet(()))
+    num_steps: int = 0
+    """Of all requests together."""
     profiling: bool = False
     vocab_size: int = 260
     eos_token_ids: tuple[int, ...] = (EOS,)
@@ -166,6 +168,7 @@ class ScriptedEngine:
         return [*(answer.encode() if isinstance(answer, str) else answer), EOS]
 
     def _step(self, number: int, running: dict[str, _Sample]) -> StepOutput:
+        self.num_steps += 1
         output = StepOutput(time=float(number))
         failure = self.failures.get(number)
         if isinstance(failure, BaseException):
