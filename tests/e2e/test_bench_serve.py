@@ -59,11 +59,11 @@ ALL = (len(SIZES), sum(size for size, _ in SIZES), sum(wanted for _, wanted in S
 
 def test_a_server_of_its_own_against_the_offline_engine(tiny_folder: Path) -> None:
     prompts = ["--prompts", str(tiny_folder / "prompts.jsonl")]
-    answer = bench(
-        tiny_folder, *prompts, "--compare-offline", "--offline-runs", "1", "--rate", "50", "--num-requests", "4"
-    )
+    offline = ["--compare-offline", "--offline-runs", "1", "--max-concurrency", "3"]
+    answer = bench(tiny_folder, *prompts, *offline, "--rate", "50", "--num-requests", "4")
     assert answer["target"].startswith("http://127.0.0.1:")
     assert counts(answer["offline"]) == ALL
+    assert answer["offline"]["peak_in_flight"] == 3
     [load] = answer["loads"]
     assert counts(load) == ALL
     assert load["itl_s"] is not None  # tokens came one after another, though they have no text

@@ -84,7 +84,7 @@ def serve(
 ) -> None:
     """Latencies and throughput under load, as arrivals over time make them. Exit status 1 if a request failed."""
     from vcore.bench.serve.bench import LoadOptions
-    from vcore.bench.serve.http_target import Endpoint, HTTPOptions
+    from vcore.bench.serve.http_options import Endpoint, HTTPOptions
     from vcore.bench.serve.slo import parse_slo
     from vcore.bench.serve.source_choice import SourceChoice
     from vcore.bench.serve.target_choice import EngineChoice, TargetChoice

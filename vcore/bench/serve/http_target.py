@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Self
 
 import msgspec
@@ -13,49 +10,16 @@ import msgspec
 from vcore.bench.serve.completion_stream import CompletionStream, error_message
 from vcore.bench.serve.http_client import HTTPClient
 from vcore.bench.serve.http_exchange import ExchangeError
+from vcore.bench.serve.http_options import HTTPOptions
 from vcore.bench.serve.record import RequestRecord
 from vcore.bench.serve.request import LoadRequest
 from vcore.bench.serve.target import TargetError, TargetInfo
 from vcore.errors import ConfigError, EngineError
 
-__all__ = ["Endpoint", "HTTPOptions", "HTTPTarget"]
+__all__ = ["HTTPTarget"]
 
 _MAX_ERROR_BYTES = 64 * 1024
 _encoder = msgspec.json.Encoder()
-
-
-class Endpoint(StrEnum):
-    """What is asked."""
-
-    COMPLETIONS = "completions"
-    CHAT = "chat"
-
-    @property
-    def path(self) -> str:
-        """Under the server's root."""
-        return "/v1/chat/completions" if self is Endpoint.CHAT else "/v1/completions"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HTTPOptions:
-    """How requests look."""
-
-    endpoint: Endpoint = Endpoint.COMPLETIONS
-    model: str | None = None
-    """None for the first that the server lists."""
-    api_key: str | None = None
-    verify: bool = True
-    """Whether a TLS certificate must be valid."""
-    temperature: float = 0.6
-    ignore_eos: bool = True
-    """Whether to ask for it; it is no field of OpenAI's own."""
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Over all other fields; None takes one out."""
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether conversations are asked for."""
-        return self.endpoint is Endpoint.CHAT
 
 
 class HTTPTarget:

@@ -100,7 +100,6 @@ class LoadRunner:
 @contextlib.contextmanager
 def _no_collection_of_what_is_there() -> Iterator[None]:
     """The garbage collector looks at new objects only: a walk over all that torch has made takes tens of ms."""
-    gc.collect()
     gc.freeze()
     try:
         yield

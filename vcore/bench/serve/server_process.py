@@ -11,7 +11,8 @@ from typing import Self
 
 from vcore.bench.serve.http_client import HTTPClient
 from vcore.bench.serve.http_exchange import ExchangeError
-from vcore.bench.serve.http_target import HTTPOptions, HTTPTarget
+from vcore.bench.serve.http_options import HTTPOptions
+from vcore.bench.serve.http_target import HTTPTarget
 from vcore.bench.serve.record import RequestRecord
 from vcore.bench.serve.request import LoadRequest
 from vcore.bench.serve.target import TargetInfo
@@ -51,9 +52,7 @@ class SpawnedServer:
         port = _free_port()
         url = f"http://{_HOST}:{port}"
         command = [sys.executable, "-m", "vcore", "serve", "--host", _HOST, "--port", str(port), *self._arguments]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=_STDERR
-        )
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stdout=_STDERR)
         try:
             await self._wait_until_healthy(url, self._process)
             self._target = await HTTPTarget(url, self._options).__aenter__()

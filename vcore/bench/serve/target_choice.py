@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vcore.bench.serve.http_target import HTTPOptions, HTTPTarget
+from vcore.bench.serve.http_options import HTTPOptions
 from vcore.bench.serve.session import OfflineEngine
 from vcore.bench.serve.target import Target
 from vcore.config import EngineConfig
@@ -74,20 +74,23 @@ class TargetChoice:
             raise ConfigError("--endpoint chat is of a server, and with --in-process there is none")
         self.engine.resolve()
         if self.url is not None:
-            HTTPTarget(self.url, self.http)
+            self.make()  # says if the URL is none of a server
 
     def make(self) -> Target:
         """The target, not entered yet."""
-        from vcore.bench.serve.in_process import InProcessTarget
-        from vcore.bench.serve.server_process import SpawnedServer
-
         if self.url is not None:
+            from vcore.bench.serve.http_target import HTTPTarget
+
             return HTTPTarget(self.url, self.http)
         if self.in_process:
+            from vcore.bench.serve.in_process import InProcessTarget
+
             config, base_dir = self.engine.resolve()
             return InProcessTarget.of_config(
                 config, base_dir=base_dir, temperature=self.http.temperature, engine_thread=self.engine_thread
             )
+        from vcore.bench.serve.server_process import SpawnedServer
+
         thread = ["--in-process"] if self.engine_thread else []
         return SpawnedServer([*self.engine.arguments(), *thread], self.http)
 

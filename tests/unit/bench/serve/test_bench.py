@@ -203,3 +203,15 @@ def test_a_picture_that_cannot_be_is_refused_at_once(tmp_path: Path, name: str, 
 def test_labels() -> None:
     assert load_label({"rate": None, "of_offline": None}) == "as it comes"
     assert load_label({"rate": 12.345, "of_offline": 0.95}) == "12.35/s (95%)"
+
+
+def test_every_key_of_the_answer_is_described() -> None:
+    options = replace(FAST, fractions=(0.5,), offline_runs=1, slo=Slo(ttft=1.0))
+    session = measured(InstantTarget(), options)
+    session.llm_rates.append(1.0)
+    answer = describe(session, options)
+    page = Path(__file__).resolve().parents[4] / "docs" / "cli.md"
+    section = page.read_text(encoding="utf-8").partition("## vcore bench serve\n")[2].partition("\n## ")[0]
+    [load] = answer["loads"]
+    keys = {*answer, *load, *answer["comparison"], *load["ttft_s"], *load["goodput"], "runs"}
+    assert not [key for key in keys if f"`{key}`" not in section]

@@ -22,7 +22,8 @@ from fake_openai_server import (
     writes,
 )
 
-from vcore.bench.serve.http_target import Endpoint, HTTPOptions, HTTPTarget
+from vcore.bench.serve.http_options import Endpoint, HTTPOptions
+from vcore.bench.serve.http_target import HTTPTarget
 from vcore.bench.serve.record import RequestRecord
 from vcore.bench.serve.request import LoadRequest
 from vcore.bench.serve.runner import LoadRunner
