@@ -130,6 +130,10 @@ export function start(whenKeyIsWrong) {
     message.focus();
   });
   byId("clear").addEventListener("click", clear);
+  // Whoever reads the end goes on reading it when the settings open below.
+  let pinned = true;
+  byId("log").addEventListener("scroll", () => { pinned = atEnd(); });
+  new ResizeObserver(() => { if (pinned) scrollToEnd(); }).observe(byId("log"));
   for (const idea of document.querySelectorAll(".idea")) {
     idea.addEventListener("click", () => {
       send(idea.textContent);

@@ -176,10 +176,9 @@ async function poll() {
   timer = setTimeout(poll, document.hidden ? LONGEST_MS : delay);
 }
 
-/** Draw again what is drawn, as when the width or the light has changed. */
+/** Draw again what is drawn, as when the width or the light has changed, and ask what is new. */
 export function redraw() {
-  if (!latest) return;
-  drawSparkline(latest.tokens.a_second.output);
+  if (latest) drawSparkline(latest.tokens.a_second.output);
   redrawBlocks();
   poll();
 }

@@ -4,17 +4,25 @@ import { byId, count, make, rate, setText } from "./dom.js";
 
 const FENCE = /^```([^\n`]*)\n([\s\S]*?)(?:^```[^\S\n]*$\n?|(?![\s\S]))/gm;
 
-/** The text as nodes: fenced code as blocks, everything else as it is. */
-function nodes(text) {
+const INLINE = /`([^`\n]+)`/g;
+
+/** The pieces of `text` that `pattern` finds, as `found` makes them, and what is between, as `between` does. */
+function split(text, pattern, found, between) {
   const made = [];
   let end = 0;
-  for (const match of text.matchAll(FENCE)) {
-    if (match.index > end) made.push(text.slice(end, match.index));
-    made.push(make("pre", "", make("code", "", match[2])));
+  for (const match of text.matchAll(pattern)) {
+    if (match.index > end) made.push(...between(text.slice(end, match.index)));
+    made.push(found(match));
     end = match.index + match[0].length;
   }
-  if (end < text.length) made.push(text.slice(end));
+  if (end < text.length) made.push(...between(text.slice(end)));
   return made;
+}
+
+/** The text as nodes: code, fenced or between backticks, as code, everything else as it is. */
+function nodes(text) {
+  const inline = (piece) => split(piece, INLINE, (match) => make("code", "", match[1]), (rest) => [rest]);
+  return split(text, FENCE, (match) => make("pre", "", make("code", "", match[2])), inline);
 }
 
 export function userTurn(text) {
@@ -84,7 +92,7 @@ export class AnswerTurn {
   /** Nothing more will come. `again` is called if the answer is asked for once more. */
   finish(again) {
     this.element.classList.remove("running");
-    if (this.text.includes("```")) {
+    if (this.text.includes("`")) {
       this.body.replaceChildren(...(this.prefix ? [make("span", "echo", this.prefix)] : []), ...nodes(this.text));
     }
     this.showNumbers();
