@@ -65,12 +65,12 @@ class HTTPConnection(asyncio.Protocol):
             Exception: whatever `sink` raised.
         """
         assert self._transport is not None
+        if self._transport.is_closing():
+            raise ExchangeError("cut", "the connection was closed", untouched=True)
         self._parser = httptools.HttpResponseParser(self)
         self._done = asyncio.get_running_loop().create_future()
         self._sink = sink
         self._touched = self._headed = self._framed = self._keep = False
-        if self._transport.is_closing():
-            raise ExchangeError("cut", "the connection was closed", untouched=True)
         self._transport.write(request)
         await self._done
         self.num_exchanges += 1
