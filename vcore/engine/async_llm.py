@@ -112,7 +112,7 @@ class AsyncLLM:
 
     async def close(self) -> None:
         """End the engine. Open requests fail with `EngineDeadError`. Harmless when called twice."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False)
         await self._session.supervisor.close()
 
     async def __aenter__(self) -> Self:
@@ -176,7 +176,7 @@ class AsyncLLM:
 
     async def abort(self, request_id: str) -> None:
         """End a request; who waits for it gets what there is, with the finish reason ``abort``. Unknown: nothing."""
-        self._session.requests.abort(request_id)
+        self._session.abort(request_id)
 
     def num_unfinished(self) -> int:
         """How many requests are open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ def main() -> int:
     options = msgspec.json.decode(bytes(line), type=StartOptions)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then tells us
     end_with_parent(options.parent_pid)
+    faulthandler.enable()  # so that the log says where a crash happened
     sys.path[:] = options.sys_path
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s engine: %(name)s: %(message)s", stream=sys.stderr

@@ -18,7 +18,7 @@ __all__ = ["ChildProcess"]
 
 logger = logging.getLogger(__name__)
 
-_NUM_LAST_LINES = 8
+_NUM_LAST_LINES = 12
 """Of the log, told as part of the cause when the process ends."""
 
 
@@ -102,9 +102,10 @@ class ChildProcess:
         self._on_exit(self._cause(self._process.returncode))
 
     def _cause(self, code: int) -> str:
-        if code < 0:
+        if -code in (signal.SIGKILL, signal.SIGTERM):
             return f"the engine process (pid {self.pid}) was killed by {_signal_name(-code)}"
-        cause = f"the engine process (pid {self.pid}) ended with status {code}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
+        cause = f"the engine process (pid {self.pid}) {how}"
         lines = [line for line in self._last_lines if line.strip()]
         return f"{cause}; the last it said:\n" + "\n".join(f"  {line}" for line in lines) if lines else cause
 

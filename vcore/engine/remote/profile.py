@@ -30,7 +30,7 @@ class Profile:
         try:
             target.mkdir(parents=True, exist_ok=True)
             await self._calls.ask("start_profile", str(target))
-        except BaseException:
+        except Exception:  # not when cancelled: then it may have started, and has to be stopped
             self._folder = None
             raise
         return target

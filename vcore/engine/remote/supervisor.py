@@ -86,11 +86,13 @@ class Supervisor:
             if was_ready:
                 grace = CLOSE_GRACE_S
                 self._user.on_dead("it was closed")
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait([self._recovery])
-        if self._link is not None:
-            await self._link.stop(grace)
+        try:
+            if self._recovery is not None:
+                self._recovery.cancel()
+                await asyncio.wait([self._recovery])
+        finally:
+            if self._link is not None:
+                await self._link.stop(grace)
 
     def require_ready(self) -> None:
         """Raise unless requests can be sent.
@@ -102,12 +104,12 @@ class Supervisor:
         if status.state == "ready":
             return
         hint = {
-            "starting": "await start() first, or use `async with`",
-            "restarting": "it is being started again; try later",
-            "dead": "make a new one",
-            "closed": "make a new one",
+            "starting": "Call `await start()` first, or use `async with`.",
+            "restarting": "Try again later.",
+            "dead": "Make a new one.",
+            "closed": "Make a new one.",
         }[status.state]
-        raise EngineDeadError(f"the engine is {status.state}: {status.reason}. {hint[0].upper()}{hint[1:]}.")
+        raise EngineDeadError(f"the engine is {status.state}: {status.reason}. {hint}")
 
     def send(self, message: ToEngine) -> None:
         """Send a message to the engine if it is ready; otherwise there is nobody whom it could concern.
@@ -124,8 +126,8 @@ class Supervisor:
         ready = await link.start()
         try:
             await self._user.on_ready(ready)
-            if self._lost is not None:
-                raise EngineDeadError(self._lost)
+            if self._lost is not None or self._closed:
+                raise EngineDeadError(self._lost or "it was closed")
         except BaseException:
             await link.stop(grace=0.0)
             raise
