@@ -71,6 +71,8 @@ class QuickKernel(JITFunction):
 
     def _launch_first(self, key: tuple[Any, ...], args: tuple[Any, ...], grid: Any, kwargs: dict[str, Any]) -> Any:
         compiled = super().run(*args, grid=grid, warmup=False, **kwargs)
+        if compiled is None:  # a hook of Triton's took the launch
+            return None
         by_keyword = self.params[len(args) :]
         assert all(parameter.is_constexpr for parameter in by_keyword), "give by position what is no constexpr"
         rest = tuple(kwargs.get(parameter.name, parameter.default) for parameter in by_keyword)
