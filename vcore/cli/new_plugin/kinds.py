@@ -78,5 +78,21 @@ KIND_TEXTS: dict[PluginKind, KindTexts] = {
         use="--set 'observability.observers=[$name]'",
         spec_arguments=('events=frozenset({"finished"}),',),
     ),
+    PluginKind.TOOL_PARSER: KindTexts(
+        summary="tool calls as JSON between markers",
+        use="`vcore serve --set chat.tool_parser=$name`; or add what its models' chat templates have to `templates`",
+        spec_arguments=(
+            "# Regular expressions, one of which the chat template has, for `auto`.",
+            "templates=(),",
+        ),
+    ),
+    PluginKind.REASONING_PARSER: KindTexts(
+        summary="reasoning between markers",
+        use="`vcore serve --set chat.reasoning_parser=$name`; or add what its chat templates have to `templates`",
+        spec_arguments=(
+            "# Regular expressions, one of which the chat template has, for `auto`.",
+            "templates=(),",
+        ),
+    ),
 }
 """Every kind."""

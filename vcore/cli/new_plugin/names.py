@@ -26,6 +26,8 @@ _CLASS_SUFFIXES = {
     PluginKind.EXECUTOR: "Executor",
     PluginKind.LOGITS_PROCESSOR: "Processor",
     PluginKind.OBSERVER: "Observer",
+    PluginKind.TOOL_PARSER: "ToolParser",
+    PluginKind.REASONING_PARSER: "ReasoningParser",
 }
 
 
