@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from vcore.engine.records import EngineState
 from vcore.server.observability.definitions import COMMON_LABELS, METRICS, MetricDefinition
-from vcore.server.observability.instruments import Histogram
+from vcore.server.observability.instruments import Counter, FollowedCounter, Histogram
 
 if TYPE_CHECKING:
     from vcore.server.observability.composition import Composition
@@ -49,7 +49,7 @@ class EngineCollector(Collector):
 
     def _counted(self) -> dict[str, Values]:
         metrics = self._metrics
-        totals = {
+        totals: dict[str, Counter | FollowedCounter] = {
             "prefix_cache_queries": metrics.prefix_queries,
             "prefix_cache_hits": metrics.prefix_hits,
             "num_preemptions": metrics.preemptions,

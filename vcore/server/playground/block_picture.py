@@ -23,7 +23,8 @@ def pack(states: bytes) -> bytes:
     """Four states a byte, the first in the lowest two bits; what is missing at the end is 0."""
     padded = np.zeros(-(-len(states) // 4) * 4, dtype=np.uint8)
     padded[: len(states)] = np.frombuffer(states, dtype=np.uint8)
-    return (padded.reshape(-1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(axis=1, dtype=np.uint8).tobytes()
+    shifted = padded.reshape(-1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)  # [num_blocks / 4, 4]
+    return bytes(shifted.sum(axis=1, dtype=np.uint8))
 
 
 class BlockPicture:

@@ -112,7 +112,7 @@ def test_every_control_has_a_name(page: Page) -> None:
     for label in tags.findall(page.text):
         in_label |= set(re.findall(r'id="([^"]+)"', label))
     for tag, attributes in page.elements:
-        if tag in ("input", "textarea", "select", "meter") and attributes.get("type") != "radio":
+        if tag in ("input", "textarea", "select") and attributes.get("type") != "radio":
             assert attributes["id"] in labelled | in_label, attributes
         if tag in ("canvas", "img"):
             assert "aria-label" in attributes or "alt" in attributes

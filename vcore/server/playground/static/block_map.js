@@ -18,13 +18,11 @@ function unpack(packed, numBlocks) {
 
 /** The side of a cell, cells a row, and blocks a cell. */
 function layOut(numBlocks, width) {
-  for (let cell = LARGEST_CELL; cell >= 2; cell -= 1) {
+  for (let cell = LARGEST_CELL; cell >= 1; cell -= 1) {
     const columns = Math.floor(width / cell);
     if (Math.ceil(numBlocks / columns) * cell <= MOST_HEIGHT) return { cell, columns, merged: 1 };
   }
-  const columns = Math.floor(width / 2);
-  const merged = Math.ceil(numBlocks / (columns * Math.floor(MOST_HEIGHT / 2)));
-  return { cell: 2, columns, merged };
+  return { cell: 1, columns: width, merged: Math.ceil(numBlocks / (width * MOST_HEIGHT)) };
 }
 
 /** A colour of the style sheet as red, green and blue. */

@@ -37,7 +37,8 @@ const EXPLAINED = {
 function showHealth(state, reason, faults = []) {
   byId("health").dataset.state = state;
   setText(byId("health-text"), WORDS[state] || state);
-  const said = [EXPLAINED[state], state === "ready" ? "" : reason, ...faults].filter(Boolean).join(" ");
+  const cause = reason && state !== "ready" ? `Cause: ${reason}` : "";
+  const said = [EXPLAINED[state], cause, ...faults].filter(Boolean).join(" ");
   const banner = byId("banner");
   setText(banner, said);
   banner.dataset.state = state;
@@ -73,7 +74,8 @@ function showCache(cache) {
   setText(byId("blocks-used"), usedText);
   const queries = cache.query_tokens;
   const hits = queries ? cache.hit_tokens / queries : 0;
-  byId("hit-rate").value = hits;
+  byId("hit-rate").setAttribute("aria-valuenow", (100 * hits).toFixed(1));
+  byId("hit-bar").style.width = `${100 * hits}%`;
   const off = cache.prefix_caching ? "no look-ups yet" : "switched off";
   setText(byId("hit-text"), queries ? `${(100 * hits).toFixed(1)} % of ${count(queries)} tokens` : off);
 }
