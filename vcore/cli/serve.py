@@ -97,6 +97,6 @@ def command(
     names = ", ".join(settings.model_names) or tree.model.path
 
     def announce(address: str) -> None:
-        print(f"serving {names} at {address} (the API at {address}/v1)", file=sys.stderr, flush=True)
+        print(f"serving {names} at {address}; the API is at /v1, the page at /", file=sys.stderr, flush=True)
 
     run_server(engine, settings, announce)

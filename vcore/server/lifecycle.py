@@ -61,12 +61,10 @@ def run_server(engine: AsyncLLM, settings: ServerSettings, announce: Announce) -
 async def _run(engine: AsyncLLM, settings: ServerSettings, listener: socket.socket, announce: Announce) -> None:
     async with _started(engine):
         app = create_app(engine, settings)
-        server = _Server(_uvicorn_config(app, settings))
+        server = _Server(_uvicorn_config(app, settings), lambda: announce(_address(listener, settings)))
         ending = _Ending(server, app, settings.drain_s)
         with _on_signals(ending.on_signal):
-            serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-            announce(_address(listener, settings))
-            await serving
+            await server.serve(sockets=[listener])
 
 
 @asynccontextmanager
@@ -98,7 +96,15 @@ def _on_signals(handler: Callable[[], object]) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `_Ending`."""
+    """Leaves signals to `_Ending`, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
