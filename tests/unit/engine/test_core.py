@@ -139,6 +139,31 @@ def test_requests_run_to_their_ends(core: EngineCore) -> None:
     assert_nothing_is_held(core)
 
 
+def test_a_step_says_what_it_computed(core: EngineCore) -> None:
+    """40 tokens of a prompt take two steps of at most 32; then the second request's come with the first's decode."""
+    core.add_request(request("a", num_prompt=40))
+    steps = [core.step()]
+    core.add_request(request("b", num_prompt=6))
+    steps += [core.step() for _ in range(3)]
+    told = [(one.step_id, one.num_requests, one.num_prompt_tokens, one.num_decodes) for one in steps]
+    assert told == [(1, 1, 32, 0), (2, 2, 14, 0), (3, 2, 0, 2), (4, 2, 0, 2)]
+    assert (core.step().step_id, core.faults, core.failed_steps) == (0, (), 0)
+
+
+def test_the_block_map_shows_who_uses_what(core: EngineCore) -> None:
+    core.add_request(request("a", num_prompt=10))
+    core.step()
+    running = core.block_map()
+    assert (running.num_blocks, running.block_size, running.used, running.cached) == (40, 4, 3, 2)
+    assert sorted(running.states) == [0] * 37 + [1, 3, 3]
+    run(core)
+    ended = core.block_map()
+    assert (ended.used, ended.free, ended.cached) == (0, 39, ended.states.count(2))
+    assert ended.states.count(2) >= 2
+    core.reset_prefix_cache()
+    assert set(core.block_map().states) == {0}
+
+
 def test_a_step_with_nothing_to_do_is_empty(core: EngineCore) -> None:
     output = core.step()
     assert not output.token_ids
