@@ -19,6 +19,10 @@ from vcore_backends.llguidance.options import LLGuidanceOptions
 __all__ = ["grammar_text"]
 
 _ANY_TEXT = r"/(.|\n)*/"
+_NOT_IN_LARK = re.compile(r"\\.|/|\n", re.DOTALL)
+"""Escapes, which are left whole, and what may not stand in an expression of Lark."""
+_IN_LARK = {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}
+_META = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
 def grammar_text(options: LLGuidanceOptions) -> str | None:
@@ -75,7 +79,7 @@ def _schema(schema: Any, options: LLGuidanceOptions) -> Any:
 
 def _after(marker: str) -> str:
     """Any text up to the first appearance of `marker`, then the body."""
-    return f"start: head @body\nhead[lazy]: /(.|\\n)*{_escaped(re.escape(marker))}/\n"
+    return f"start: head @body\nhead[lazy]: {_up_to(marker)}\n"
 
 
 def _required_tags(tag: StructuralTag) -> str:
@@ -101,7 +105,7 @@ def _free_tags(tag: StructuralTag) -> str:
         for j, one in enumerate(tag.structures):
             if tag.trigger_of(one) == trigger:
                 ways.append(f"{_literal(one.begin[len(trigger) :])} @schema_{j} {_literal(one.end)}")
-        rules.append(f"trigger_{i}[lazy]: /(.|\\n)*{_escaped(re.escape(trigger))}/")
+        rules.append(f"trigger_{i}[lazy]: {_up_to(trigger)}")
         rules.append(f"after_{i}: trigger_{i} ({' | '.join(ways)})")
     return "\n".join(rules) + "\n"
 
@@ -112,11 +116,10 @@ def _literal(text: str) -> str:
 
 
 def _regex(pattern: str) -> str:
-    """An expression of Lark, between slashes."""
-    return f"/{_escaped(pattern)}/"
+    """An expression of Lark: between slashes, on one line, with slashes in it escaped."""
+    return f"/{_NOT_IN_LARK.sub(lambda match: _IN_LARK.get(match[0], match[0]), pattern)}/"
 
 
-def _escaped(pattern: str) -> str:
-    """`pattern` so that it may stand between slashes on one line."""
-    escaped = re.sub(r"\\.|/", lambda match: "\\/" if match[0] == "/" else match[0], pattern, flags=re.DOTALL)
-    return escaped.replace("\n", "\\n")
+def _up_to(marker: str) -> str:
+    """An expression for any text up to the first appearance of `marker`, for a rule that is lazy."""
+    return _regex(r"(.|\n)*" + _META.sub(r"\\\g<0>", marker))
