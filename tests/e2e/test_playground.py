@@ -200,22 +200,19 @@ def test_what_a_model_or_a_user_says_is_text(open_page: Any) -> None:
         assert "owned" not in page.title()
 
 
-@pytest.mark.parametrize("how", ["button", "escape"])
-def test_stopping_aborts_the_request(open_page: Any, how: str) -> None:
+def test_stopping_aborts_the_request(open_page: Any) -> None:
     with Served(lambda request: "x" * 400) as served:
         page = open_page(served.url)
         served.run(served.engine.may_step.clear)
-        ask(page, "hi")
         stop = page.get_by_role("button", name="Stop")
-        expect(stop).to_be_visible()
-        if how == "button":
-            stop.click()
-        else:
-            page.keyboard.press("Escape")
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-        expect(page.locator(".turn.assistant .meta")).to_contain_text("stopped by you")
-        page.wait_for_function("() => fetch('ui/state').then(r => r.json()).then(s => s.requests.open === 0)")
-        assert served.engine.aborted
+        for number, halt in enumerate((stop.click, lambda: page.keyboard.press("Escape")), start=1):
+            ask(page, "hi")
+            expect(stop).to_be_visible()
+            halt()
+            expect(page.get_by_role("button", name="Send")).to_be_visible()
+            expect(page.locator(".turn.assistant .meta").last).to_contain_text("stopped by you")
+            page.wait_for_function("() => fetch('ui/state').then(r => r.json()).then(s => s.requests.open === 0)")
+            assert len(served.engine.aborted) == number
 
 
 def test_a_completion_has_no_template_and_shows_its_prompt(open_page: Any) -> None:
@@ -336,22 +333,23 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_it_can_be_read_in_any_light_and_at_any_width(open_page: Any, scheme: str, width: int) -> None:
+def test_it_can_be_read_in_any_light_and_at_any_width(open_page: Any) -> None:
     with Served(lambda request: "words " * 40 + "w" * 300 + " `code`") as served:
-        page = open_page(served.url, color_scheme=scheme, viewport={"width": width, "height": 740})
+        page = open_page(served.url)
         ask(page, "u" * 300)
         expect(page.get_by_role("button", name="Again")).to_be_visible()
         page.get_by_text("Settings").click()
         served.engine.status.state, served.engine.status.reason = "dead", "killed"
         expect(page.locator("#banner")).to_be_visible()
-        views = ["Chat", "Engine"] if width < 960 else [None]
-        for view in views:
-            if view is not None:
-                page.get_by_role("button", name=view, exact=True).click()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert page.evaluate(CONTRASTS) == []
+        for width, views in ((1280, ["both"]), (360, ["Engine", "Chat"])):
+            page.set_viewport_size({"width": width, "height": 740})
+            for view in views:
+                if view != "both":
+                    page.get_by_role("button", name=view, exact=True).click()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+                for scheme in ("dark", "light"):
+                    page.emulate_media(color_scheme=scheme)
+                    assert page.evaluate(CONTRASTS) == [], (width, view, scheme)
 
 
 def test_the_keyboard_reaches_everything(open_page: Any) -> None:
