@@ -86,14 +86,15 @@ def _latent_norm_rope_write_kernel(
         tl.store(first_ptr, turned_first, mask=known)
         tl.store(second_ptr, turned_second, mask=known)
     else:
+        # Names of their own: Triton gives a name one shape in both branches.
         heads = (tl.program_id(1) - 1) * HEADS + tl.arange(0, HEADS)
         mask = (heads[:, None] < num_heads) & known[None, :]
-        start = q_ptr + token * stride_q_token + heads[:, None] * stride_q_head
-        first_ptr, second_ptr = _pair_ptrs(start, pairs[None, :], NUM_PAIRS, INTERLEAVED)
-        first = tl.load(first_ptr, mask=mask, other=0.0).to(tl.float32)
-        second = tl.load(second_ptr, mask=mask, other=0.0).to(tl.float32)
-        tl.store(first_ptr, (first * cos[None, :] - second * sin[None, :]).to(dtype), mask=mask)
-        tl.store(second_ptr, (second * cos[None, :] + first * sin[None, :]).to(dtype), mask=mask)
+        q_start = q_ptr + token * stride_q_token + heads[:, None] * stride_q_head
+        q_first_ptr, q_second_ptr = _pair_ptrs(q_start, pairs[None, :], NUM_PAIRS, INTERLEAVED)
+        q_first = tl.load(q_first_ptr, mask=mask, other=0.0).to(tl.float32)
+        q_second = tl.load(q_second_ptr, mask=mask, other=0.0).to(tl.float32)
+        tl.store(q_first_ptr, (q_first * cos[None, :] - q_second * sin[None, :]).to(dtype), mask=mask)
+        tl.store(q_second_ptr, (q_second * cos[None, :] + q_first * sin[None, :]).to(dtype), mask=mask)
 
 
 def latent_norm_rope_write_(
