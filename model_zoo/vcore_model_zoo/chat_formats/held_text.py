@@ -31,8 +31,7 @@ class HeldText:
 
     def call_ended(self, rest: str) -> None:
         """A call has ended, and `rest` follows it."""
-        self._after_call = True
-        self._buffer = rest
+        self._after_call, self._buffer, self._space = True, rest, ""
 
     def was_text(self, text: str, rest: str) -> list[TextDelta]:
         """What began with a marker is no call but `text`, and `rest` follows, in which there may be markers."""

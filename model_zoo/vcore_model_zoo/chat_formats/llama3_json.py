@@ -62,8 +62,9 @@ class Llama3JsonToolParser(ToolParser):
                 return [*self._text.was_text(self._lead + reader.leftover, "")]
             self._text.call_ended(reader.leftover)
         elif self._opening is not None:
-            rest = self._opening.strip() if self._separates else self._opening
-            return [*self._text.was_text(self._lead + rest, "")]
+            if not self._separates:
+                return [*self._text.was_text(self._lead + self._opening, "")]
+            self._text.call_ended(self._opening)
         return [*self._text.finish()]
 
     def constraint(self, tools: Sequence[Tool], *, single: bool, required: bool) -> StructuredOutput | None:
