@@ -33,9 +33,14 @@ LONG = 80 if INTERPRETED else 300
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
+HOOK = "vcore_attention_backends"
+
+
 def _backends_here() -> list[AttentionBackendSpec]:
-    points = [point for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
-    specs = [spec for point in points for spec in point.load().vcore_attention_backends() if _is_installed(spec)]
+    plugins = [point.load() for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
+    specs = [
+        spec for plugin in plugins if hasattr(plugin, HOOK) for spec in getattr(plugin, HOOK)() if _is_installed(spec)
+    ]
     return [spec for spec in specs if _runs_here(spec) and spec.capabilities.features != {"mla"}]
 
 

@@ -40,9 +40,12 @@ LONG = 80 if INTERPRETED else 300
 TOLERANCES = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
+HOOK = "vcore_attention_backends"
+
+
 def _backends_here() -> list[AttentionBackendSpec]:
-    points = [point for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
-    specs = [spec for point in points for spec in point.load().vcore_attention_backends()]
+    plugins = [point.load() for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
+    specs = [spec for plugin in plugins if hasattr(plugin, HOOK) for spec in getattr(plugin, HOOK)()]
     return [spec for spec in specs if _runs_here(spec) and "mla" in spec.capabilities.features]
 
 

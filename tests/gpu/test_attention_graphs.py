@@ -26,9 +26,12 @@ LENGTHS = [[1, 300, 17, 64, 65], [1024, 1, 255, 256, 257], [2, 3, 700, 5, 1000]]
 """Of three steps; the graph is captured in none of them."""
 
 
+HOOK = "vcore_attention_backends"
+
+
 def _backends() -> list[AttentionBackendSpec]:
-    points = [point for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
-    specs = [spec for point in points for spec in point.load().vcore_attention_backends()]
+    plugins = [point.load() for point in entry_points(group="vcore") if point.module.startswith("vcore_backends.")]
+    specs = [spec for plugin in plugins if hasattr(plugin, HOOK) for spec in getattr(plugin, HOOK)()]
     return [
         spec
         for spec in specs

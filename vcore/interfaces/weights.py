@@ -10,6 +10,7 @@ from types import TracebackType
 
 import torch
 
+from vcore.errors import WeightsError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.sources import ProgressCallback
 
@@ -62,6 +63,24 @@ class CheckpointReader(ABC):
         Raises:
             WeightsError: it is missing, of another shape, or its file is truncated.
         """
+
+    def read_into(
+        self, destination: torch.Tensor, name: str, shape: tuple[int, ...], index: tuple[slice, ...] | None = None
+    ) -> None:
+        """Fill `destination`, on any device and of any floating dtype, with what `read` gives.
+
+        For readers that have a shorter way there than over a tensor on the CPU.
+
+        Raises:
+            WeightsError: as `read`, or what was read has another shape.
+        """
+        tensor = self.read(name, shape, index)
+        if tensor.shape != destination.shape:
+            raise WeightsError(
+                f"reading {name!r} gave shape {list(tensor.shape)}, but the part asked for has "
+                f"{list(destination.shape)}. The fault is in the weight loader."
+            )
+        destination.copy_(tensor)
 
     @property
     def synthetic(self) -> bool:

@@ -159,13 +159,7 @@ def load_weights(model: nn.Module, checkpoint: CheckpointReader, weight_map: Wei
         tied = _tied_and_stored(model, targets, checkpoint, weight_map)
         _compare([*targets, *tied], checkpoint, weight_map)
     for target in targets:
-        tensor = checkpoint.read(target.name, target.part.shape, target.part.source)
-        if tensor.shape != target.destination.shape:
-            raise WeightsError(
-                f"reading {target.name!r} gave shape {list(tensor.shape)}, but the part asked for has "
-                f"{list(target.destination.shape)}. The fault is in the weight loader."
-            )
-        target.destination.copy_(tensor)
+        checkpoint.read_into(target.destination, target.name, target.part.shape, target.part.source)
     for target in tied:
         _check_tied(target, checkpoint)
     for module in model.modules():

@@ -17,7 +17,8 @@ from vcore.interfaces.model import Model
 from vcore.kv_cache.layout import CacheLayout
 from vcore.kv_cache.spec import LatentCacheSpec
 from vcore.layers.latent_prefill import WORKSPACE_TOKENS
-from vcore.runner.choice import race_filtered
+from vcore.ops.compile_ahead import compile_ahead
+from vcore.runner.choice import race, race_filtered
 from vcore.runner.gumbel import token_offsets
 from vcore.runner.memory import allocate_caches
 from vcore.runner.settings import RunnerSettings
@@ -32,6 +33,12 @@ def profile_run(model: Model, attention: AttentionBackend, settings: RunnerSetti
     steps = [largest_metadata(settings)]
     if any(isinstance(spec, LatentCacheSpec) for spec in specs):
         steps.append(largest_metadata(settings, num_cached=2 * WORKSPACE_TOKENS))
+
+    def compute_all() -> None:
+        for metadata in (*steps, *_decode_steps(attention, settings)):
+            run_largest_step(model, attention, settings, layout, caches, metadata)
+
+    compile_ahead(settings.device, compute_all)
     torch.cuda.synchronize(settings.device)
     torch.cuda.reset_peak_memory_stats(settings.device)
     before = torch.cuda.memory_allocated(settings.device)
@@ -64,7 +71,19 @@ def run_largest_step(
     logits = model.compute_logits(hidden_states.index_select(0, rows % metadata.num_tokens))
     ones = torch.ones(settings.max_num_seqs, device=device)
     top_k = torch.full_like(rows, settings.vocab_size)
-    race_filtered(logits, rows, ones, rows, token_offsets(settings.vocab_size, device), top_k, ones, ones)
+    offsets = token_offsets(settings.vocab_size, device)
+    race(logits, rows, ones, rows, offsets)
+    race_filtered(logits, rows, ones, rows, offsets, top_k, ones, ones)
+
+
+def _decode_steps(attention: AttentionBackend, settings: RunnerSettings) -> list[AttentionMetadata]:
+    """Steps of decode rows that together launch the kernels of any: of one row, some, many, and with shared blocks."""
+    most = settings.max_num_seqs
+    steps = [_metadata(settings, np.ones(rows, dtype=np.int32), 0) for rows in (1, min(16, most), most)]
+    if attention.uses_shared_prefix(most, settings.max_blocks_per_row):
+        one = torch.ones(1, dtype=torch.int32, device=settings.device)
+        steps.append(replace(steps[-1], num_shared_blocks=one))
+    return steps
 
 
 def largest_metadata(settings: RunnerSettings, num_cached: int = 0) -> AttentionMetadata:

@@ -38,6 +38,8 @@ class DummyReader(CheckpointReader):
         """
         generator = torch.Generator().manual_seed(seed)
         self._tile = (torch.randn(_PERIOD, generator=generator) * _STD).to(dtype)
+        self._tiles = {self._tile.device: self._tile}
+        """By device, the same."""
 
     @property
     def synthetic(self) -> bool:
@@ -47,33 +49,48 @@ class DummyReader(CheckpointReader):
         return {}
 
     def read(self, name: str, shape: tuple[int, ...], index: tuple[slice, ...] | None = None) -> torch.Tensor:
+        return self._made(self._tile, name, shape, index)
+
+    def read_into(
+        self, destination: torch.Tensor, name: str, shape: tuple[int, ...], index: tuple[slice, ...] | None = None
+    ) -> None:
+        """Made where it belongs, so that only the tile goes over the bus."""
+        if destination.device not in self._tiles:
+            self._tiles[destination.device] = self._tile.to(destination.device)
+        destination.copy_(self._made(self._tiles[destination.device], name, shape, index))
+
+    def _made(
+        self, tile: torch.Tensor, name: str, shape: tuple[int, ...], index: tuple[slice, ...] | None
+    ) -> torch.Tensor:
+        """The tensor of that name, or the part of it, where `tile` is."""
         if any(size < 0 for size in shape):
             raise WeightsError(f"tensor {name!r} cannot have shape {shape}: sizes must not be negative")
         if len(shape) < 2:
             fill = torch.zeros if name.endswith("bias") else torch.ones
-            whole = fill(shape, dtype=self._tile.dtype)
+            whole = fill(shape, dtype=tile.dtype, device=tile.device)
             return whole if index is None else whole[index]
         begin, end, step = (index[0] if index else slice(None)).indices(shape[0])
         if index and step != 1:
-            return self.read(name, shape)[index]
+            return self._made(tile, name, shape, None)[index]
         num_rows, row = max(0, end - begin), math.prod(shape[1:])
-        rows = self._numbers(self._start(name) + begin * row, num_rows * row).view(num_rows, *shape[1:])
+        rows = _numbers(tile, self._start(name) + begin * row, num_rows * row).view(num_rows, *shape[1:])
         return rows[:, *index[1:]] if index else rows
-
-    def _numbers(self, start: int, count: int) -> torch.Tensor:
-        """`count` numbers of the endlessly repeated tile, from position `start` on."""
-        numbers = torch.empty(count, dtype=self._tile.dtype)
-        done = 0
-        while done < count:
-            offset = (start + done) % _PERIOD
-            length = min(_PERIOD - offset, count - done)
-            numbers[done : done + length] = self._tile[offset : offset + length]
-            done += length
-        return numbers
 
     @staticmethod
     def _start(name: str) -> int:
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % _PERIOD
+
+
+def _numbers(tile: torch.Tensor, start: int, count: int) -> torch.Tensor:
+    """`count` numbers of the endlessly repeated tile, from position `start` on."""
+    numbers = torch.empty(count, dtype=tile.dtype, device=tile.device)
+    done = 0
+    while done < count:
+        offset = (start + done) % _PERIOD
+        length = min(_PERIOD - offset, count - done)
+        numbers[done : done + length] = tile[offset : offset + length]
+        done += length
+    return numbers
 
 
 class DummyLoader(WeightLoader):

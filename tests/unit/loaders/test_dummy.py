@@ -83,3 +83,11 @@ def test_norms_are_ones_and_biases_zeros() -> None:
 def test_a_nonsensical_shape_is_refused() -> None:
     with pytest.raises(WeightsError, match="negative"):
         READER.read("a", (-1, 4))
+
+
+@pytest.mark.parametrize("index", [None, (slice(1, 3), slice(0, 2))])
+def test_filling_a_tensor_is_reading_into_it(index: tuple[slice, ...] | None) -> None:
+    expected = READER.read("x.weight", (4, 3), index)
+    found = torch.empty(expected.shape, dtype=torch.bfloat16)
+    READER.read_into(found, "x.weight", (4, 3), index)
+    assert torch.equal(found, expected.bfloat16())
