@@ -234,3 +234,22 @@ def test_processors_are_looked_up_in_the_catalog_and_never_imported_by_name(byte
 def test_a_logits_processor_serves_a_request_once() -> None:
     with pytest.raises(RequestError, match="logits_processors names one twice"):
         SamplingParams(logits_processors=["quiet", {"name": "quiet", "options": {"loud": True}}])
+
+
+def test_a_form_becomes_the_last_logits_processor(byte_tokenizer: Tokenizer) -> None:
+    asked = LogitsProcessorRequest(name="forms", options={"regex": "a"})
+    inputs = processor(byte_tokenizer, check_processor=lambda one: one, form_processor=lambda form: asked)
+    params = SamplingParams(structured_output={"regex": "a"}, logits_processors=["other"], n=2)
+    requests = inputs.process([1], params, request_id="r").engine_requests
+    for request in requests:
+        assert [one.name for one in request.params.logits_processors] == ["other", "forms"]
+    params = SamplingParams(structured_output={"regex": "a"}, logits_processors=["forms"])
+    with pytest.raises(RequestError, match="'forms', which the request also names") as caught:
+        inputs.process([1], params, request_id="r")
+    assert caught.value.param == "logits_processors"
+
+
+def test_a_form_is_refused_where_nothing_serves_forms(byte_tokenizer: Tokenizer) -> None:
+    with pytest.raises(RequestError, match="this engine has no plugin for it") as caught:
+        processor(byte_tokenizer).process([1], SamplingParams(structured_output={"regex": "a"}), request_id="r")
+    assert caught.value.param == "structured_output"

@@ -10,10 +10,13 @@ from vcore.plugins import (
     AttentionBackendSpec,
     AttentionCapabilities,
     EvictionPolicySpec,
+    LogitsProcessorSpec,
     ModelSourceSpec,
     ModelSpec,
     ObserverSpec,
     PluginSpec,
+    ReasoningParserSpec,
+    ToolParserSpec,
     WeightLoaderSpec,
 )
 from vcore.plugins.spec_checks import spec_faults
@@ -25,9 +28,14 @@ LOADER = WeightLoaderSpec(name="w", load="acme:W", api="1.0", formats=("w",))
 ABILITIES = AttentionCapabilities(devices=("*",), dtypes=("float32",), head_dims=None, block_sizes=(16,))
 OBSERVER = ObserverSpec(name="o", load="acme:O", api="1.0")
 BACKEND = AttentionBackendSpec(name="b", load="acme:B", api="1.0", capabilities=ABILITIES)
+PROCESSOR = LogitsProcessorSpec(name="p", load="acme:P", api="1.0")
+TOOLS = ToolParserSpec(name="t", load="acme:T", api="1.0", templates=("<call>",))
+REASONING = ReasoningParserSpec(name="r", load="acme:R", api="1.0")
 
 
-@pytest.mark.parametrize("spec", [EVICTION, MODEL, SOURCE, LOADER, BACKEND, replace(EVICTION, load=dict)])
+@pytest.mark.parametrize(
+    "spec", [PROCESSOR, TOOLS, REASONING, EVICTION, MODEL, SOURCE, LOADER, BACKEND, replace(EVICTION, load=dict)]
+)
 def test_good_specs_pass(spec: PluginSpec) -> None:
     assert spec_faults(spec, own_module=False) == []
 
@@ -54,6 +62,10 @@ def test_good_specs_pass(spec: PluginSpec) -> None:
         (EVICTION, {"requires": "triton>=3"}, "expected a tuple of strings, such as ('triton>=3',)"),
         (EVICTION, {"requires": ("triton > > 3",)}, "'triton > > 3' is not a PEP 508 requirement"),
         (MODEL, {"architectures": "MForCausalLM"}, "such as ('MForCausalLM',)"),
+        (PROCESSOR, {"structured_output": ("regex",)}, "structured_output=('regex',): expected a frozenset"),
+        (PROCESSOR, {"structured_output": frozenset({"sonnet"})}, "structured_output has 'sonnet'; the core knows"),
+        (TOOLS, {"templates": "<call>"}, "expected a tuple of strings, such as ('<call>',)"),
+        (REASONING, {"templates": ("(",)}, "templates has no regular expression: "),
         (MODEL, {"architectures": ()}, "architectures is empty"),
         (MODEL, {"architectures": ("",)}, "expected a tuple of strings"),
         (MODEL, {"features": ("moe",)}, "features=('moe',): expected a frozenset"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +32,18 @@ class Only(LogitsProcessor):
         self.calls: list[list[int]] = []
         self.changes: list[tuple[list[int], list[int]]] = []
         self.seen: dict[int, tuple[list[int], list[int]]] = {}
+        self.prepared: list[Mapping[str, Any]] = []
+        self.ready: dict[int, object] = {}
         self.refused: set[int] = set()
         self.broken: set[int] = set()
         self.fault: BaseException = RuntimeError("broken")
         self.wrong_shape = False
+
+    def prepare(self, arguments: Mapping[str, Any]) -> object:
+        self.prepared.append(arguments)
+        if arguments.get("token") == 13:
+            raise ValueError("bad luck")
+        return f"for {arguments['token']}"
 
     def on_batch_change(self, added: Sequence[ProcessorRow], removed: Sequence[int]) -> None:
         self.changes.append(([row.row for row in added], list(removed)))
@@ -49,6 +58,7 @@ class Only(LogitsProcessor):
             return logits[:, :3]
         for i, row in enumerate(rows):
             self.seen[row.row] = (list(row.prompt_token_ids), list(row.output_token_ids))
+            self.ready[row.row] = row.prepared
             token = row.arguments["token"]
             kept = logits[i, token].item()
             logits[i] = -torch.inf
@@ -68,7 +78,13 @@ class Bench:
         self.made[name] = Only()
         return self.made[name]
 
-    def add(self, row: int, *processors: dict[str, object], **params: object) -> None:
+    def add(
+        self,
+        row: int,
+        *processors: dict[str, object],
+        prepared: Mapping[str, object] | None = None,
+        **params: object,
+    ) -> None:
         new = NewRow(
             row=row,
             request_id=str(row),
@@ -77,6 +93,7 @@ class Bench:
             num_computed_tokens=0,
             block_ids=[[1]],
             params=SamplingParams(**{"temperature": 0, "logits_processors": processors, **params}),
+            prepared=prepared,
         )
         empty = np.empty(0, dtype=np.int32)
         self.batch.apply(
@@ -186,6 +203,25 @@ def test_a_processor_that_raises_as_requests_leave_is_logged(caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         assert bench.sample(1).token_ids.tolist() == [5]
     assert "logits processor 'only' raised as requests left" in caplog.text
+
+
+def test_what_was_prepared_arrives_with_the_row_and_what_was_not_is_prepared_then() -> None:
+    bench = Bench()
+    bench.add(0, only(4), prepared={"only": "beforehand", "another": 1})
+    bench.add(1, only(5))
+    bench.add(2, only(6), prepared={"only": None})
+    bench.sample(0, 1, 2)
+    assert bench.made["only"].ready == {0: "beforehand", 1: "for 5", 2: None}
+    assert bench.made["only"].prepared == [{"token": 5}]
+
+
+def test_a_row_whose_preparation_fails_fails_alone() -> None:
+    bench = Bench()
+    bench.add(0, only(4))
+    bench.add(1, only(13))
+    sampled = bench.sample(0, 1)
+    assert sampled.errors == {1: "logits processor 'only' failed: ValueError: bad luck"}
+    assert sampled.token_ids[0] == 4
 
 
 def test_bans_come_after_processors() -> None:
