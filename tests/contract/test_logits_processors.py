@@ -70,15 +70,22 @@ def spec(request: pytest.FixtureRequest) -> LogitsProcessorSpec:
     return request.param
 
 
-@pytest.fixture
-def processor(spec: LogitsProcessorSpec) -> LogitsProcessor:
+def new_processor(spec: LogitsProcessorSpec) -> LogitsProcessor:
     context = LogitsProcessorContext(vocab_size=VOCAB, device=torch.device("cpu"), max_num_seqs=ROWS)
     return resolve(spec.load)(options=None, context=context)
 
 
+@pytest.fixture
+def processor(spec: LogitsProcessorSpec) -> LogitsProcessor:
+    return new_processor(spec)
+
+
 def make_row(spec: LogitsProcessorSpec, row: int, output: Sequence[int] = (5, 6)) -> ProcessorRow:
     arguments = resolve(spec.options)().model_dump() if spec.options is not None else {}
-    return ProcessorRow(row=row, prompt_token_ids=[1, 2, 3], output_token_ids=output, arguments=arguments)
+    prepared = new_processor(spec).prepare(arguments)
+    return ProcessorRow(
+        row=row, prompt_token_ids=[1, 2, 3], output_token_ids=output, arguments=arguments, prepared=prepared
+    )
 
 
 def logits_of(num_rows: int) -> torch.Tensor:
@@ -109,8 +116,7 @@ def test_rows_leave_and_come_back_as_others(spec: LogitsProcessorSpec, processor
     processor.apply(logits_of(1), [first])
     processor.on_batch_change([second], [2])
     after = processor.apply(logits_of(1), [second])
-    context = LogitsProcessorContext(vocab_size=VOCAB, device=torch.device("cpu"), max_num_seqs=ROWS)
-    fresh = resolve(spec.load)(options=None, context=context)
+    fresh = new_processor(spec)
     fresh.on_batch_change([second], [])
     assert torch.equal(after, fresh.apply(logits_of(1), [second]))
 

@@ -13,7 +13,12 @@ import pytest
 
 from vcore import LLM, SamplingParams
 from vcore.cli.main import run
+from vcore.config import ChatConfig, PluginsConfig
 from vcore.errors import RequestError
+from vcore.interfaces import Tool
+from vcore.plugins import discover
+from vcore.server.chat_parser import parse_answer
+from vcore.server.tool_calls import choose_chat_format
 
 LLAMA = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -84,6 +89,17 @@ def test_a_logits_processor(llama: str, tmp_path: Path) -> None:
         assert plain[0] not in other
         forced = {"name": "acme", "options": {"token_ids": [7], "bias": 1e6}}
         assert greedy(llm, PROMPTS[:1], logits_processors=forced) == [[7] * 8]
+
+
+def test_parsers_of_a_chat_format(tmp_path: Path) -> None:
+    """Named in the configuration, they read an answer."""
+    load = [write(tmp_path, kind, f"acme_{kind}") for kind in ("tool_parser", "reasoning_parser")]
+    catalog = discover(PluginsConfig(load=tuple(load)))
+    named = ChatConfig(tool_parser="acme_tool_parser", reasoning_parser="acme_reasoning_parser")
+    parser = choose_chat_format(named, catalog, None).new_parser("<reason>", [Tool(name="f")])
+    answer = parse_answer(parser, 'so</reason>Yes.<call>{"name": "f", "arguments": {"a": 1}}</call>')
+    assert (answer.reasoning, answer.content) == ("so", "Yes.")
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [("f", '{"a": 1}')]
 
 
 def test_a_model_with_its_source_and_loader(tmp_path: Path) -> None:

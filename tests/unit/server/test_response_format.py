@@ -53,8 +53,12 @@ def test_what_is_asked_for(asked: dict[str, Any], form: dict[str, Any] | None) -
         ({"response_format": "json"}, "response_format", "must be an object, got str"),
         ({"response_format": {}}, "response_format.type", "is None; expected one of text, json_schema"),
         ({"response_format": {"type": ["x"]}}, "response_format.type", "expected one of"),
-        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "must be an object, got NoneType"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "response_format.json_schema", "schema is missing"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "got NoneType"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
+            "response_format.json_schema",
+            "schema is missing",
+        ),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
             "response_format.json_schema.schema",
