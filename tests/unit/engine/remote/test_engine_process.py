@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,17 @@ def ended(pid: int) -> bool:
         os.close(handle)
 
 
-def socket_folders() -> set[str]:
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("vcore-")}
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of this test's own for temporary files, with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def socket_folders(temporary: Path) -> list[str]:
+    return [path.name for path in temporary.iterdir() if path.name.startswith("vcore-")]
 
 
 def open_files() -> list[str]:
@@ -133,7 +142,7 @@ def test_killed_in_the_middle_open_requests_fail_and_service_resumes(tiny: str):
 
 
 @linux
-def test_the_engine_ends_with_its_parent(tiny: str):
+def test_the_engine_ends_with_its_parent(tiny: str, temporary: Path):
     script = f"""
 import asyncio
 from vcore import AsyncLLM
@@ -146,10 +155,9 @@ asyncio.run(main())
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        before = socket_folders()
         parent.kill()
         assert ended(pid)
-    assert socket_folders() <= before
+    assert socket_folders(temporary) == []
 
 
 @linux
@@ -254,9 +262,8 @@ def test_plugins_are_found_where_the_parent_finds_them(tiny: str, tmp_path: Path
 
 @linux
 @pytest.mark.parametrize("in_process", [True, False], ids=["thread", "process"])
-def test_closed_while_requests_run_nothing_is_left(tiny: str, in_process: bool):
+def test_closed_while_requests_run_nothing_is_left(tiny: str, temporary: Path, in_process: bool):
     async def check() -> None:
-        before = socket_folders()
         async with AsyncLLM(tiny, config=CONFIG, in_process=in_process) as llm:
             pid = llm.health().pid
             outputs = llm.generate([1], LONG)
@@ -272,7 +279,7 @@ def test_closed_while_requests_run_nothing_is_left(tiny: str, in_process: bool):
             await llm.close()
             assert llm.num_unfinished() == 0
             assert pid is None or ended(pid)
-        assert socket_folders() <= before
+        assert socket_folders(temporary) == []
         assert len(asyncio.all_tasks()) == 1
 
     # The first run leaves what is made once a process.
@@ -288,9 +295,8 @@ def test_closed_while_requests_run_nothing_is_left(tiny: str, in_process: bool):
 
 @linux
 @pytest.mark.parametrize("turns", [1, 200])
-def test_a_start_that_is_cancelled_leaves_nothing(tiny: str, turns: int):
+def test_a_start_that_is_cancelled_leaves_nothing(tiny: str, temporary: Path, turns: int):
     async def check() -> None:
-        before = socket_folders()
         llm = AsyncLLM(tiny, config=CONFIG)
         task = asyncio.create_task(llm.start())
         for _ in range(turns):
@@ -299,11 +305,12 @@ def test_a_start_that_is_cancelled_leaves_nothing(tiny: str, turns: int):
         assert link is not None
         pid = link.pid
         assert pid is not None
+        assert len(socket_folders(temporary)) == 1
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
         assert ended(pid)
-        assert socket_folders() <= before
+        assert socket_folders(temporary) == []
         assert llm.health().state == "dead"
         await llm.close()
 
