@@ -41,9 +41,7 @@ CHECKS = [
     allow_header_conformance,
     ignored_auth,
 ]
-few = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+few = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 def make_app(**values: Any) -> FastAPI:

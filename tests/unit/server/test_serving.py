@@ -261,4 +261,3 @@ def test_a_slow_client_slows_what_is_made_for_it(make_server: Any, scripted: Any
         assert server.engine.open_ids == []
 
     run(server, work)
-
