@@ -77,8 +77,18 @@ class SamplingParams(BaseModel):
     skip_special_tokens: bool = True
     priority: int = 0
     """For policies that use it: lower is more urgent."""
+    tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Who asks, for scheduling policies that share between tenants."""
+    ttft_target_s: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    """Seconds from arrival within which the first token is wanted, for scheduling policies that use it."""
+    itl_target_s: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    """Mean seconds between tokens that are wanted at most, for scheduling policies that use it."""
+    expected_tokens: Annotated[int, Field(ge=1)] | None = None
+    """How many tokens the request is likely to generate, for scheduling policies that use it; it limits nothing."""
     cache_salt: str | None = None
     """Only requests with the same salt share cached prefixes."""
+    cache_ttl: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    """Seconds after its last use for which the request wants its prefix kept, for eviction policies that use it."""
     logits_processors: tuple[LogitsProcessorRequest, ...] = ()
     structured_output: StructuredOutput | None = None
     """The form that the text must have: a JSON schema, a regular expression, one of several texts, a grammar."""

@@ -31,6 +31,10 @@ NAN, INF = float("nan"), float("inf")
         ("allowed_token_ids", [[], ["a"]]),
         ("bad_words", ["", " "]),
         ("seed", ["a", 1.5]),
+        ("tenant", ["", "x" * 257, 3]),
+        ("ttft_target_s", [0.0, -1.0, NAN, INF, 1e6]),
+        ("itl_target_s", [0.0, -1.0, NAN, INF, 1e6]),
+        ("expected_tokens", [0, -1, 1.5]),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(field: str, values: list[object]) -> None:

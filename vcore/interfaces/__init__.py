@@ -54,7 +54,7 @@ _EXPORTS = {
     "logits": ("LogitsProcessor", "LogitsProcessorContext", "ProcessorRow"),
     "model": ("BuildContext", "Model"),
     "observer": ("Observer", "ObserverContext", "ObserverEvent"),
-    "scheduling": ("RequestView", "SchedulingContext", "SchedulingPolicy"),
+    "scheduling": ("QueueingPolicy", "RequestView", "SchedulingContext", "SchedulingPolicy"),
     "sources": ("ModelLicence", "ModelSource", "ModelSourceContext", "ProgressCallback"),
     "step": ("NewRow", "SampledTokens", "SchedulerOutput", "TokenLogprobs"),
     "weights": ("CheckpointReader", "TensorInfo", "WeightLoader", "WeightLoaderContext"),

@@ -8,11 +8,11 @@ from then on the core's own order (arrival) serves in its place.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["RequestView", "SchedulingContext", "SchedulingPolicy"]
+__all__ = ["QueueingPolicy", "RequestView", "SchedulingContext", "SchedulingPolicy"]
 
 
 class RequestView(Protocol):
@@ -36,6 +36,26 @@ class RequestView(Protocol):
         ...
 
     @property
+    def tenant(self) -> str | None:
+        """Whose request it is; None if it does not say."""
+        ...
+
+    @property
+    def ttft_target_s(self) -> float | None:
+        """Seconds from arrival within which it wants its first token; None if it does not say."""
+        ...
+
+    @property
+    def itl_target_s(self) -> float | None:
+        """Mean seconds between tokens that it wants; None if it does not say."""
+        ...
+
+    @property
+    def expected_tokens(self) -> int | None:
+        """How many tokens it says that it will generate, from 1 to `max_tokens`; None if it does not say."""
+        ...
+
+    @property
     def num_prompt_tokens(self) -> int: ...
     @property
     def num_tokens(self) -> int:
@@ -55,6 +75,14 @@ class RequestView(Protocol):
     def num_preemptions(self) -> int: ...
     def num_cached_tokens(self) -> int:
         """Tokens of its prefix that are cached now. Looked up when asked, memoised until the cache changes."""
+        ...
+
+    def prefix_hashes(self) -> Sequence[bytes]:
+        """One hash for each full block of the tokens so far; none without a prefix cache.
+
+        Each stands for all tokens up to the end of its block: two requests whose hashes at one place are equal have
+        equal hashes, and may share blocks, up to there.
+        """
         ...
 
 
@@ -97,6 +125,20 @@ class SchedulingPolicy(ABC):
     waiting_window: int = 256
     """How many waiting requests `rank_waiting` is shown at most."""
 
+    patience: int | None = None
+    """Most admissions in a row that pass over the request that arrived first of those that wait; then it is its turn.
+
+    The core sees to it, whatever the policy's order. So a request that finds `n` older ones waiting is passed by at
+    most ``(n + 1) * patience`` admissions, and `patience` more each time that one of those is preempted. None: no
+    turns. Beside that, a request whose next block is being computed by another in this very step is passed in it.
+    """
+
+    max_overtaking_s: float | None = None
+    """No request runs before one that waits and arrived more than so many seconds earlier; None if that is not so.
+
+    What the policy's own order holds to, for users to know and tests to check; the core does nothing about it.
+    """
+
     def order_running(self, running: Sequence[RequestView], now: float) -> Sequence[int] | None:
         """The order in which running requests take from the token budget; None for the order of admission.
 
@@ -132,3 +174,35 @@ class SchedulingPolicy(ABC):
 
     def on_finished(self, requests: Sequence[RequestView]) -> None:
         """These finished, for whatever reason."""
+
+
+class QueueingPolicy(SchedulingPolicy):
+    """A policy that keeps the waiting requests in order itself, for orders that change while requests wait.
+
+    It is told of each request that begins or ceases to wait, and walks through them from the front when there may be
+    room. `waiting_key` and `rank_waiting` are not asked.
+    """
+
+    @abstractmethod
+    def on_waiting(self, request: RequestView) -> None:
+        """It waits from now on: it arrived, or was preempted."""
+
+    @abstractmethod
+    def on_left(self, request: RequestView) -> None:
+        """It waits no more: it was admitted, or ended."""
+
+    @abstractmethod
+    def walk(self, now: float) -> Iterator[RequestView]:
+        """The waiting requests, soonest first, each once.
+
+        The core takes one after the other until one finds no room, and closes the iterator then. Before it asks for the
+        next it says `on_left` if it admitted the one before; otherwise that one waits on, and others may pass in this
+        step. `on_left` may come for any request meanwhile. A walk that ends must have named all that wait.
+
+        Args:
+            now: seconds.
+        """
+
+    def waiting_key(self, request: RequestView) -> int:
+        """Not asked."""
+        return request.arrival_index

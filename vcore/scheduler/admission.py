@@ -165,7 +165,7 @@ class AdmissionPlanner:
         table = self._table
         question = (request.arrival_index, request.num_preemptions, table.departures, table.num_running)
         # A policy without a dynamic order is not asked again about the same requests.
-        if question == self._refused and not policy.ranks_waiting:
+        if question == self._refused and not policy.reorders:
             return False
         victims = self._find_victims(plan, request)
         if not victims:

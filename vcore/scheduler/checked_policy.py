@@ -8,13 +8,13 @@ override is never called: the flags say which are worth preparing for.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from vcore.interfaces.scheduling import RequestView, SchedulingPolicy
+from vcore.interfaces.scheduling import QueueingPolicy, RequestView, SchedulingPolicy
 from vcore.kv_cache.policy_standing import POLICY_FAULTS, PolicyStanding
 
 __all__ = ["CheckedPolicy"]
@@ -35,7 +35,9 @@ class CheckedPolicy:
         self._standing = PolicyStanding(name, fallback="requests are served by arrival", strict=strict)
         self.trusted = True
         """Whether the policy is still asked."""
-        self.ranks_waiting = self._overrides("rank_waiting")
+        self.queues = isinstance(policy, QueueingPolicy)
+        """Whether the policy keeps the waiting requests in order itself."""
+        self.ranks_waiting = not self.queues and self._overrides("rank_waiting")
         self.orders_running = self._overrides("order_running")
         self.picks_victim = self._overrides("pick_victim")
         self.displaces = self._overrides("should_displace")
@@ -44,6 +46,13 @@ class CheckedPolicy:
         self.hears_admitted = self._overrides("on_admitted")
         self.hears_tokens = self._overrides("on_tokens")
         self.hears_finished = self._overrides("on_finished")
+        self.patience = self._patience()
+        """`SchedulingPolicy.patience`; None once the policy is not trusted, as all are served by arrival then."""
+
+    @property
+    def reorders(self) -> bool:
+        """Whether the order of those who wait may change while they do."""
+        return self.ranks_waiting or (self.queues and self.trusted)
 
     @property
     def fault(self) -> str | None:
@@ -78,6 +87,48 @@ class CheckedPolicy:
     def rank_waiting(self, requests: Sequence[RequestView], now: float) -> list[int] | None:
         """A permutation of the indices of `requests`, soonest first, or None for the order they have."""
         return self._permutation("rank_waiting", len(requests), lambda: self._policy.rank_waiting(requests, now))
+
+    def on_waiting(self, request: RequestView) -> None:
+        """See `QueueingPolicy.on_waiting`."""
+        policy = self._queueing()
+        if policy is not None:
+            self._ask("on_waiting", lambda: policy.on_waiting(request))
+
+    def on_left(self, request: RequestView) -> None:
+        """See `QueueingPolicy.on_left`."""
+        policy = self._queueing()
+        if policy is not None:
+            self._ask("on_left", lambda: policy.on_left(request))
+
+    def walk(self, now: float) -> Iterator[RequestView]:
+        """The policy's walk through the waiting requests, whose items are not checked."""
+        policy = self._queueing()
+        if policy is not None:
+            answer = self._ask("walk", lambda: policy.walk(now))
+            if isinstance(answer, Iterator):
+                return answer
+            self.walk_is_wrong("an iterator", answer)
+        return iter(())
+
+    def next_of_walk(self, walk: Iterator[RequestView]) -> RequestView | None:
+        """The next item of a walk, whatever it is; None at the end."""
+        if not self.trusted:
+            return None
+        try:
+            return next(walk, None)
+        except POLICY_FAULTS as error:
+            self.standing_lost("walk", "no exception", error)
+            return None
+
+    def close_walk(self, walk: Iterator[RequestView]) -> None:
+        """The rest of a walk is not wanted."""
+        close = getattr(walk, "close", None)
+        if close is not None:
+            self._ask("walk", close)
+
+    def walk_is_wrong(self, expected: str, found: object) -> None:
+        """The policy's walk is not one through all who wait."""
+        self._answered("walk", expected, found)
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int] | None:
         """A permutation of the indices of `running`, or None for the order of admission."""
@@ -152,8 +203,19 @@ class CheckedPolicy:
         self._stop_asking()
         self._standing.lose(call, expected=expected, found=found)
 
+    def _queueing(self) -> QueueingPolicy | None:
+        return self._policy if self.trusted and isinstance(self._policy, QueueingPolicy) else None
+
+    def _patience(self) -> int | None:
+        value = self._ask("patience", lambda: self._policy.patience)
+        if value is None or (isinstance(value, int) and value >= 1):
+            return value
+        self._answered("patience", "None or a number of at least 1", value)
+        return None
+
     def _stop_asking(self) -> None:
         self.trusted = False
+        self.patience = None
         self.ranks_waiting = self.orders_running = self.picks_victim = self.displaces = False
         self.caps_prefill = self.rejects = False
         self.hears_admitted = self.hears_tokens = self.hears_finished = False

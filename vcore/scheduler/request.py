@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vcore.engine.request import TRANSITIONS, EngineRequest, RequestStatus
 from vcore.kv_cache.manager import KVCacheManager, RequestBlocks
 
-__all__ = ["PolicyView", "Request"]
+__all__ = ["PolicyView", "Request", "request_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +35,7 @@ class Request:
     view: PolicyView = field(init=False)
 
     def __post_init__(self) -> None:
-        self.token_ids = list(self.engine.prompt_token_ids)
+        self.token_ids = self.engine.prompt_token_ids.copy()
         self.num_prompt_tokens = len(self.token_ids)
 
     @property
@@ -112,6 +112,28 @@ class PolicyView:
         return self._request.blocks.priority
 
     @property
+    def tenant(self) -> str | None:
+        """Whose request it is."""
+        return self._request.engine.params.tenant
+
+    @property
+    def ttft_target_s(self) -> float | None:
+        """Seconds from arrival to the first token that it wants at most."""
+        return self._request.engine.params.ttft_target_s
+
+    @property
+    def itl_target_s(self) -> float | None:
+        """Mean seconds between tokens that it wants at most."""
+        return self._request.engine.params.itl_target_s
+
+    @property
+    def expected_tokens(self) -> int | None:
+        """Tokens that it says it will generate."""
+        engine = self._request.engine
+        expected = engine.params.expected_tokens
+        return expected if expected is None else min(expected, engine.max_tokens)
+
+    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return self._request.num_prompt_tokens
@@ -150,3 +172,15 @@ class PolicyView:
             match = self._kv.find_prefix(self._request.blocks, self._request.token_ids)
             self._cached = match.num_columns * self._kv.block_size
         return self._cached
+
+    def prefix_hashes(self) -> tuple[bytes, ...]:
+        """The hash of each full block of the known tokens; none without a prefix cache."""
+        if not self._kv.prefix_caching:
+            return ()
+        # A copy: the chain is the core's.
+        return tuple(self._request.blocks.chain.extend(self._request.token_ids))
+
+
+def request_of(view: object) -> Request | None:
+    """The request that `view`, which may be anything that a policy answers, is a view of."""
+    return view._request if type(view) is PolicyView else None

@@ -2,132 +2,112 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from typing import Any
-
-from vcore.kv_cache.policy_standing import POLICY_FAULTS
 from vcore.scheduler.checked_policy import CheckedPolicy
 from vcore.scheduler.request import Request
+from vcore.scheduler.waiting_order import ArrivalOrder, KeyOrder, WaitingOrder
+from vcore.scheduler.walked_order import WalkedOrder
 
 __all__ = ["WaitingQueue"]
 
-_Entry = tuple[Any, int, Request]  # the policy's key, arrival; arrivals differ, so requests are never compared
-
 
 class WaitingQueue:
-    """A heap by the policy's key, then arrival; for a policy that ranks, a ranked window in front of it.
+    """Who waits, in the policy's order, with a turn for who arrived first (`SchedulingPolicy.patience`).
 
     A walk through the front is `open`, then `peek`, `pop` and `skip` as often as one likes, then `close`.
-    Who waits is held apart from the heap, so that keys that refuse to be compared can lose nobody.
+    Once the policy has lost its standing, all who wait are met by arrival.
     """
 
     def __init__(self, policy: CheckedPolicy) -> None:
         """An empty queue in the order of `policy`, or by arrival once that is not trusted."""
         self._policy = policy
         self._members: dict[int, Request] = {}
-        self._heap: list[_Entry] = []
-        self._window: deque[_Entry] = deque()
-        self._skipped: list[_Entry] = []
+        self._order: WaitingOrder = (
+            WalkedOrder(self._members, policy) if policy.queues else KeyOrder(self._members, policy)
+        )
         self._by_arrival = False
+        self._arrivals = ArrivalOrder(self._members) if policy.patience is not None else None
+        self._num_passes = 0
+        """Admissions in a row that passed over who arrived first."""
+        self._head: Request | None = None
+        """What `peek` answers."""
+        self._skipped: set[int] = set()
+        """Arrivals that this walk passed over."""
 
     def __len__(self) -> int:
         return len(self._members)
 
     def push(self, request: Request) -> None:
-        """Let a request wait; its key is taken now."""
+        """Let a request wait."""
         self._members[request.arrival_index] = request
-        key = self._policy.waiting_key(request.view)
-        if not self._rebuilt():
-            self._push((key, request.arrival_index, request))
+        if self._arrivals is not None:
+            self._arrivals.push(request)
+        self._trusted_order().push(request)
+        self._trusted_order()
 
     def discard(self, request: Request) -> None:
-        """The request waits no more. Its entry stays until it comes to the front or is swept."""
+        """The request waits no more."""
         del self._members[request.arrival_index]
-        if len(self._heap) > 2 * len(self._members) + 64:
-            self._heap = [entry for entry in self._heap if entry[1] in self._members]
-            try:
-                heapq.heapify(self._heap)
-            except POLICY_FAULTS as error:
-                self._distrust(error)
+        if self._arrivals is not None:
+            self._arrivals.discard(request)
+        self._trusted_order().discard(request)
 
     def open(self, now: float) -> None:
-        """Begin a walk; a policy that ranks is asked now.
+        """Begin a walk.
 
         Args:
             now: seconds.
         """
-        self._rebuilt()
-        if not self._policy.ranks_waiting:
-            return
-        size = self._policy.waiting_window()
-        while len(self._window) < size and (entry := self._take()) is not None:
-            self._window.append(entry)
-        order = self._policy.rank_waiting([entry[2].view for entry in self._window], now)
-        if order is not None:
-            entries = list(self._window)
-            self._window = deque(entries[index] for index in order)
-        self._rebuilt()
+        self._trusted_order().open(now)
 
     def peek(self) -> Request | None:
         """The next request of the walk, or None."""
-        if not self._window:
-            entry = self._take()
-            if entry is None:
-                return None
-            self._window.append(entry)
-        return self._window[0][2]
+        if self._head is None:
+            self._head = self._first_if_due() or self._next()
+        return self._head
 
     def pop(self) -> None:
         """Take the request that `peek` returned out of the queue."""
-        del self._members[self._window.popleft()[1]]
+        head, self._head = self._head, None
+        assert head is not None
+        if self._arrivals is not None:
+            self._num_passes = 0 if self._arrivals.peek() is head else self._num_passes + 1
+        self.discard(head)
 
     def skip(self) -> None:
         """Pass over the request that `peek` returned, for this walk."""
-        self._skipped.append(self._window.popleft())
+        assert self._head is not None
+        self._skipped.add(self._head.arrival_index)
+        self._head = None
 
     def close(self) -> None:
         """End the walk: all that was not popped waits on."""
-        left = [*self._window, *self._skipped]
-        self._window.clear()
+        self._head = None
         self._skipped.clear()
-        if self._rebuilt():
-            return
-        for entry in left:
-            if not self._push(entry):
-                return
+        self._trusted_order().close()
+        self._trusted_order()
 
-    def _push(self, entry: _Entry) -> bool:
-        """Put an entry on the heap. False if the heap was built anew instead, from all who wait."""
-        try:
-            heapq.heappush(self._heap, entry)
-        except POLICY_FAULTS as error:
-            self._distrust(error)
-            return False
-        return True
+    def _first_if_due(self) -> Request | None:
+        """Who arrived first, if it is its turn and it was not passed over in this walk."""
+        patience = self._policy.patience
+        if self._arrivals is None or patience is None or self._num_passes < patience:
+            return None
+        first = self._arrivals.peek()
+        return None if first is None or first.arrival_index in self._skipped else first
 
-    def _take(self) -> _Entry | None:
-        """The first entry of the heap whose request still waits, or None."""
-        while self._heap:
-            try:
-                entry = heapq.heappop(self._heap)
-            except POLICY_FAULTS as error:
-                self._distrust(error)
-                continue
-            if entry[1] in self._members:
-                return entry
-        return None
+    def _next(self) -> Request | None:
+        """The next by the order who was not passed over."""
+        while True:
+            order = self._trusted_order()
+            request = order.advance()
+            # A policy that has just lost its standing has not answered.
+            if self._trusted_order() is order and (request is None or request.arrival_index not in self._skipped):
+                return request
 
-    def _distrust(self, error: BaseException) -> None:
-        self._policy.standing_lost("waiting_key", "keys that compare with each other", error)
-        self._rebuilt()
-
-    def _rebuilt(self) -> bool:
-        """If the policy has just lost its standing, order all who wait by arrival, and say True."""
-        if self._by_arrival or self._policy.trusted:
-            return False
-        self._by_arrival = True
-        self._window.clear()
-        self._skipped.clear()
-        self._heap = [(0, arrival, request) for arrival, request in sorted(self._members.items())]
-        return True
+    def _trusted_order(self) -> WaitingOrder:
+        """The policy's order; from when it has lost its standing, all who wait by arrival."""
+        if not self._by_arrival and not self._policy.trusted:
+            self._by_arrival = True
+            self._order = ArrivalOrder(self._members)
+            for request in self._members.values():
+                self._order.push(request)
+        return self._order

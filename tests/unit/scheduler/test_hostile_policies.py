@@ -6,7 +6,7 @@ import itertools
 import logging
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from vcore_policies.eviction.lru import LRUEviction
 
 from vcore.errors import PolicyError
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
-from vcore.interfaces.scheduling import RequestView, SchedulingPolicy
+from vcore.interfaces.scheduling import QueueingPolicy, RequestView, SchedulingPolicy
 
 
 class Base(SchedulingPolicy):
@@ -23,6 +23,34 @@ class Base(SchedulingPolicy):
 
     def waiting_key(self, request: RequestView) -> Any:
         return request.arrival_index
+
+
+class Queueing(QueueingPolicy):
+    """The same, by a queue of its own."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, RequestView] = {}
+
+    def on_waiting(self, request: RequestView) -> None:
+        self._waiting[request.arrival_index] = request
+
+    def on_left(self, request: RequestView) -> None:
+        del self._waiting[request.arrival_index]
+
+    def walk(self, now: float) -> Iterator[RequestView]:
+        return iter([self._waiting[arrival] for arrival in sorted(self._waiting)])
+
+
+def breaks_off(self: Queueing, now: float) -> Iterator[RequestView]:
+    yield from list(self._waiting.values())[:1]
+    raise RuntimeError("lost")
+
+
+def minds_the_end(self: Queueing, now: float) -> Iterator[RequestView]:
+    try:
+        yield from list(self._waiting.values())
+    finally:
+        sys.exit("not so soon")
 
 
 class Grumpy:
@@ -79,6 +107,18 @@ HOSTILE: dict[str, tuple[str, Callable[..., Any]]] = {
     "reject raises": ("reject", broken),
     "reject says nothing": ("reject", answers("")),
     "reject says True": ("reject", answers(True)),
+    "patience is 0": ("patience", 0),
+    "patience is text": ("patience", "much"),
+    "waiting raises": ("on_waiting", broken),
+    "left raises": ("on_left", broken),
+    "walk raises": ("walk", broken),
+    "walk breaks off": ("walk", breaks_off),
+    "walk minds its end": ("walk", minds_the_end),
+    "walk is a list": ("walk", lambda self, now: list(self._waiting.values())),
+    "walk is empty": ("walk", lambda self, now: iter(())),
+    "walk leaves some out": ("walk", lambda self, now: iter(list(self._waiting.values())[:1])),
+    "walk repeats": ("walk", lambda self, now: itertools.cycle(list(self._waiting.values())[:1])),
+    "walk names nobody": ("walk", lambda self, now: iter(["r0"])),
 }
 
 
@@ -87,12 +127,14 @@ def hostile_policy(name: str) -> SchedulingPolicy:
     body: dict[str, object] = {method: value}
     if method == "waiting_window":
         body["rank_waiting"] = lambda self, requests, now: None
-    return type("Hostile", (Base,), body)()
+    return type("Hostile", (Queueing if hasattr(Queueing, method) and not hasattr(Base, method) else Base,), body)()
 
 
 def busy_engine(policy: SchedulingPolicy, **settings: object) -> SimulatedEngine:
     """Too little of everything, so that every question is asked."""
-    return SimulatedEngine(policy=policy, max_num_seqs=3, num_blocks=10, max_num_batched_tokens=6, **settings)
+    # A walk goes on beyond its first request only if there are tokens for more than one prompt.
+    budget = 11 if isinstance(policy, Queueing) else 6
+    return SimulatedEngine(policy=policy, max_num_seqs=3, num_blocks=10, max_num_batched_tokens=budget, **settings)
 
 
 def load(engine: SimulatedEngine) -> None:
@@ -135,8 +177,8 @@ def engine_without_finished(engine: SimulatedEngine) -> SimulatedEngine:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_strict_makes_it_fatal(name: str) -> None:
-    engine = busy_engine(hostile_policy(name), strict=True)
     with pytest.raises(PolicyError, match=r"policy-under-test 1\.0.*plugins\.strict"):  # noqa: PT012
+        engine = busy_engine(hostile_policy(name), strict=True)
         load(engine)
         engine.run()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from vcore_policies.eviction.lru import LRUEviction
 
 from vcore.engine.request import EngineRequest
-from vcore.interfaces.scheduling import RequestView, SchedulingPolicy
+from vcore.interfaces.scheduling import QueueingPolicy, RequestView, SchedulingPolicy
 from vcore.kv_cache import KVCacheManager
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.checked_policy import CheckedPolicy
@@ -82,7 +83,7 @@ def test_who_leaves_is_not_met_again_and_the_heap_does_not_grow_for_ever() -> No
     for _ in range(500):
         fixture.queue.discard(fixture.push())
     assert len(fixture.queue) == 1
-    assert len(fixture.queue._heap) < 100
+    assert len(fixture.queue._order._heap) < 100
     assert fixture.drain() == [stays.arrival_index]
 
 
@@ -97,3 +98,84 @@ def test_a_ranked_window_stands_before_the_rest() -> None:
     for _ in range(5):
         fixture.push()
     assert fixture.drain() == [2, 1, 0, 3, 4]
+
+
+class LastFirst(SchedulingPolicy):
+    patience = 3
+
+    def waiting_key(self, request: RequestView) -> Any:
+        return -request.arrival_index
+
+
+def test_who_arrived_first_has_a_turn_once_patience_is_at_an_end() -> None:
+    fixture = Fixture(LastFirst())
+    for _ in range(9):
+        fixture.push()
+    assert fixture.drain() == [8, 7, 6, 0, 5, 4, 3, 1, 2]
+
+
+def test_a_turn_that_cannot_be_taken_is_kept() -> None:
+    fixture = Fixture(LastFirst())
+    for _ in range(6):
+        fixture.push()
+    fixture.queue.open(0.0)
+    order = []
+    while (request := fixture.queue.peek()) is not None:
+        if request.arrival_index == 0:
+            fixture.queue.skip()
+        else:
+            order.append(request.arrival_index)
+            fixture.queue.pop()
+    fixture.queue.close()
+    assert order == [5, 4, 3, 2, 1]
+    fixture.push()
+    assert fixture.drain() == [0, 6]
+
+
+def test_turns_go_by_who_waits_now() -> None:
+    fixture = Fixture(LastFirst())
+    requests = [fixture.push() for _ in range(8)]
+    fixture.queue.discard(requests[0])
+    fixture.queue.discard(requests[1])
+    assert fixture.drain() == [7, 6, 5, 2, 4, 3]
+
+
+class Walking(QueueingPolicy):
+    """Even arrivals first; hears and tells what happens meanwhile."""
+
+    def __init__(self) -> None:
+        self.waiting: list[RequestView] = []
+        self.events: list[str] = []
+
+    def on_waiting(self, request: RequestView) -> None:
+        self.waiting.append(request)
+
+    def on_left(self, request: RequestView) -> None:
+        self.waiting.remove(request)
+        self.events.append(f"left {request.arrival_index}")
+
+    def walk(self, now: float) -> Iterator[RequestView]:
+        try:
+            for request in sorted(self.waiting, key=lambda view: (view.arrival_index % 2, view.arrival_index)):
+                self.events.append(f"asked at {now}")
+                yield request
+        finally:
+            self.events.append("closed")
+
+
+def test_a_policy_walks_through_its_own_queue() -> None:
+    policy = Walking()
+    fixture = Fixture(policy)
+    requests = [fixture.push() for _ in range(5)]
+    fixture.queue.discard(requests[0])
+    queue = fixture.queue
+    queue.open(7.0)
+    first = queue.peek()
+    assert first is queue.peek() is requests[2]
+    queue.pop()
+    assert queue.peek() is requests[4]
+    queue.skip()
+    assert queue.peek() is requests[1]
+    queue.close()
+    assert policy.events == ["left 0", "asked at 7.0", "left 2", "asked at 7.0", "asked at 7.0", "closed"]
+    assert fixture.drain() == [4, 1, 3]
