@@ -24,7 +24,7 @@ from vcore.errors import RequestError
 from vcore.interfaces.logits import LogitsProcessor, LogitsProcessorContext, ProcessorRow
 from vcore.structured_output import STRUCTURED_OUTPUT_FORMS
 from vcore_backends.llguidance.grammars import grammar_text
-from vcore_backends.llguidance.masks import MaskBuffer, apply_masks
+from vcore_backends.llguidance.masks import MaskBuffer
 from vcore_backends.llguidance.options import LLGuidanceOptions
 from vcore_backends.llguidance.tokens import make_ll_tokenizer
 
@@ -112,7 +112,7 @@ class LLGuidanceProcessor(LogitsProcessor):
         self._fill(masks, constrained)
         for _, matcher in constrained:
             _check(matcher)
-        apply_masks(logits, buffer.send(len(rows)))
+        buffer.apply(logits)
         return logits
 
     def _fill(self, masks: torch.Tensor, matchers: list[tuple[int, LLMatcher]]) -> None:
