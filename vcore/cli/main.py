@@ -46,6 +46,7 @@ COMMANDS: dict[str, Subcommand] = {
     "pull": Subcommand("vcore.cli.pull", "Fetch a model."),
     "env": Subcommand("vcore.cli.env", "Describe this machine and installation, for error reports."),
     "bench": Subcommand("vcore.cli.bench", "Measure throughput, latency, startup and overhead."),
+    "simulate": Subcommand("vcore.cli.simulate", "Serve recorded traffic without a model."),
 }
 """Every subcommand, in the order of the help."""
 

@@ -7,8 +7,9 @@ Blocks that hold nothing reusable never reach a policy: the core takes them firs
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,11 +40,18 @@ class BlockView(Protocol):
         ...
 
     def ttl(self, block_id: int) -> float | None:
-        """Seconds for which a request asked to keep it, or None."""
+        """Seconds after its last use for which a request asked to keep it, the most that one asked for, or None."""
         ...
 
     def ends_sequence(self, block_id: int) -> bool:
         """Whether it was the last full block of a request that finished."""
+        ...
+
+    def content(self, block_id: int) -> bytes:
+        """What it is known by: equal whenever a block of its group holds the same tokens behind the same beginning.
+
+        So a policy may remember what it gave up, and know it when it is computed again.
+        """
         ...
 
 
@@ -53,7 +61,11 @@ class EvictionContext:
 
     view: BlockView
     num_blocks: int
+    """Ids are below it; the cache holds no more."""
     block_size: int
+    """Tokens a block holds."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, never running backwards; a simulation has its own."""
 
 
 class EvictionPolicy(ABC):

@@ -69,6 +69,7 @@ class BlockPool:
         self._depths = [0] * num_blocks
         self._priorities = [0] * num_blocks
         self._ends = [False] * num_blocks
+        self._ttls: dict[int, float] = {}  # of the cached blocks that a request asked to keep
         # By the parent's hash, not its id: a parent may be evicted and computed again in another block.
         self._num_children: tuple[dict[bytes, int], ...] = tuple({} for _ in range(num_groups))
         view = PoolView(self)
@@ -120,12 +121,13 @@ class BlockPool:
             ref_counts[block_id] = 1
         return taken
 
-    def acquire(self, block_ids: Sequence[int], priority: int = 0) -> None:
+    def acquire(self, block_ids: Sequence[int], priority: int = 0, ttl: float | None = None) -> None:
         """One more user for each of these cached blocks.
 
         Args:
             block_ids: cached blocks, the head of the chain first.
             priority: the user's, told to the eviction policy.
+            ttl: seconds after its last use for which the user wants them kept, told to the eviction policy.
         """
         if not block_ids:
             return
@@ -136,6 +138,8 @@ class BlockPool:
                 del unused[block_id]
             ref_counts[block_id] += 1
             priorities[block_id] = priority
+        if ttl is not None:
+            self._keep(block_ids, ttl)
         self._policy.on_hit(list(block_ids))
 
     def release(self, block_ids: Sequence[int]) -> None:
@@ -161,7 +165,14 @@ class BlockPool:
             self._policy.on_free(freed)
 
     def cache(
-        self, block_id: int, block_hash: bytes, parent: bytes | None, depth: int, priority: int, group: int = 0
+        self,
+        block_id: int,
+        block_hash: bytes,
+        parent: bytes | None,
+        depth: int,
+        priority: int,
+        group: int = 0,
+        ttl: float | None = None,
     ) -> bool:
         """Let a block in use be found by its content.
 
@@ -174,6 +185,7 @@ class BlockPool:
             depth: its position in its chain.
             priority: of the request that computes it.
             group: the layers whose cache it holds.
+            ttl: seconds after its last use for which the request wants it kept.
 
         Returns:
             False, and nothing changes, if another block of the group has this content already.
@@ -188,6 +200,8 @@ class BlockPool:
         self._depths[block_id] = depth
         self._priorities[block_id] = priority
         self._ends[block_id] = False
+        if ttl is not None:
+            self._ttls[block_id] = ttl
         if parent is not None:
             num_children = self._num_children[group]
             num_children[parent] = num_children.get(parent, 0) + 1
@@ -220,6 +234,10 @@ class BlockPool:
             inserted, self._inserted = self._inserted, []
             self._policy.on_insert(inserted)
 
+    def _keep(self, block_ids: Sequence[int], ttl: float) -> None:
+        for block_id in block_ids:
+            self._ttls[block_id] = max(ttl, self._ttls.get(block_id, ttl))
+
     def _evict(self, count: int) -> None:
         self.flush_inserts()
         victims = self._policy.pick_victims(count, self._unused)
@@ -251,3 +269,6 @@ class BlockPool:
         finally:
             for block_id in block_ids:
                 self._hashes[block_id] = self._parents[block_id] = None
+            if self._ttls:
+                for block_id in block_ids:
+                    self._ttls.pop(block_id, None)

@@ -34,6 +34,8 @@ class RequestBlocks:
     priority: int
     block_ids: list[list[int]]
     """By group, in the order of its tokens; 0 for those that the group's window has passed."""
+    ttl: float | None = None
+    """Seconds after its last use for which it wants what it used kept."""
     num_passed: list[int] = field(init=False)
     """By group, how many leading ones that is."""
     num_published: int = 0
@@ -99,11 +101,10 @@ class KVCacheManager:
         self._finder = PrefixFinder(self.pool, self.needs, windows)
         self._filling: dict[int, bytes] = {}
 
-    def open(self, extra_keys: Sequence[str], priority: int) -> RequestBlocks:
+    def open(self, extra_keys: Sequence[str], priority: int, ttl: float | None = None) -> RequestBlocks:
         """The record of a request that has no block yet."""
-        return RequestBlocks(
-            BlockHashChain(self.block_size, extra_keys), priority, [[] for _ in range(self.num_groups)]
-        )
+        chain = BlockHashChain(self.block_size, extra_keys)
+        return RequestBlocks(chain, priority, [[] for _ in range(self.num_groups)], ttl=ttl)
 
     def no_match(self) -> PrefixMatch:
         """A hit of nothing."""
@@ -131,7 +132,8 @@ class KVCacheManager:
             blocks.num_passed[group] = self.needs.passed(group, match.num_columns * self.block_size)
         # Hits first: what is in use can not be evicted for the rest.
         hits = zip(match.block_ids, blocks.num_passed, strict=True)
-        pool.acquire([block_id for ids, passed in hits for block_id in ids[passed:]], blocks.priority)
+        used = [block_id for ids, passed in hits for block_id in ids[passed:]]
+        pool.acquire(used, blocks.priority, blocks.ttl)
         fresh = pool.allocate(num_columns * num_groups)
         assert fresh is not None
         blocks.block_ids = [ids + fresh[group::num_groups] for group, ids in enumerate(match.block_ids)]
@@ -189,14 +191,14 @@ class KVCacheManager:
         start = blocks.num_published
         if start < end:
             chain, pool = blocks.chain, self.pool
-            hashes = chain.hashes
+            hashes, priority, ttl = chain.hashes, blocks.priority, blocks.ttl
             if len(hashes) < end:
                 chain.extend(token_ids)
             for group, block_ids in enumerate(blocks.block_ids):
                 for column in range(start, end):
                     block_id, block_hash = block_ids[column], hashes[column]
                     if block_id and pool.cache(
-                        block_id, block_hash, chain.parent(column), column, blocks.priority, group
+                        block_id, block_hash, chain.parent(column), column, priority, group, ttl
                     ):
                         self._filling[block_id] = block_hash
             blocks.num_published = end

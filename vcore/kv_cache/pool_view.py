@@ -45,14 +45,18 @@ class PoolView:
         return self._pool._priorities[block_id]
 
     def ttl(self, block_id: int) -> float | None:
-        """None: no request can ask for one yet."""
+        """Seconds after its last use for which a request asked to keep it, or None."""
         self._hash(block_id)
-        return None
+        return self._pool._ttls.get(block_id)
 
     def ends_sequence(self, block_id: int) -> bool:
         """Whether it was the last full block of a request that finished."""
         self._hash(block_id)
         return self._pool._ends[block_id]
+
+    def content(self, block_id: int) -> bytes:
+        """Its content hash."""
+        return self._hash(block_id)
 
     def _hash(self, block_id: int) -> bytes:
         hashes = self._pool._hashes

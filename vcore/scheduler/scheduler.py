@@ -21,7 +21,7 @@ from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.scheduling import SchedulingPolicy
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
 from vcore.kv_cache.block_map import BlockMap, block_map
-from vcore.kv_cache.manager import KVCacheManager
+from vcore.kv_cache.manager import KVCacheManager, RequestBlocks
 from vcore.scheduler.admission import AdmissionPlanner
 from vcore.scheduler.checked_policy import CheckedPolicy
 from vcore.scheduler.collector import Collector
@@ -93,7 +93,7 @@ class Scheduler:
             PolicyError: the policy failed, in strict mode.
         """
         self._check_fits(request)
-        inner = Request(request, self._num_arrivals, self._kv.open(request.extra_keys, request.params.priority))
+        inner = Request(request, self._num_arrivals, self._open(request))
         inner.view = PolicyView(inner, self._table.num_computed, self._kv)
         reason = self._policy.reject(inner.view)
         if reason is not None:
@@ -230,6 +230,11 @@ class Scheduler:
         return tuple(fault for fault in (self._policy.fault, self._kv.pool.fault) if fault is not None)
 
     # Inside.
+
+    def _open(self, request: EngineRequest) -> RequestBlocks:
+        """The record of the blocks of a request that arrives."""
+        params = request.params
+        return self._kv.open(request.extra_keys, params.priority, params.cache_ttl)
 
     def _check_fits(self, request: EngineRequest) -> None:
         settings = self._settings

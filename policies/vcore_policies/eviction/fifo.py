@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore_policies.eviction.unused_heap import UnusedHeap
 
 __all__ = ["FIFOEviction"]
-
-_Age = tuple[int, int]  # the batch in which a block was cached, and its place in it from the end
 
 
 class FIFOEviction(EvictionPolicy):
@@ -22,11 +20,8 @@ class FIFOEviction(EvictionPolicy):
     def __init__(self, *, options: None, context: EvictionContext) -> None:
         """Takes no options."""
         self._num_batches = 0
-        self._ages: dict[int, _Age] = {}
-        self._unused: set[int] = set()
-        # Holds every unused block, and entries of others that have not surfaced yet.
-        self._heap: list[tuple[_Age, int]] = []
-        self._in_heap: set[tuple[_Age, int]] = set()
+        self._ages: dict[int, tuple[int, int]] = {}  # the batch that cached it, and its place there from the end
+        self._unused = UnusedHeap()
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
         """They are the youngest now."""
@@ -36,37 +31,20 @@ class FIFOEviction(EvictionPolicy):
 
     def on_hit(self, block_ids: Sequence[int]) -> None:
         """They are in use, and no candidates; their age stays."""
-        self._unused.difference_update(block_ids)
+        for block_id in block_ids:
+            self._unused.discard(block_id)
 
     def on_free(self, block_ids: Sequence[int]) -> None:
         """They are candidates, each at its age."""
-        self._unused.update(block_ids)
         for block_id in block_ids:
-            entry = (self._ages[block_id], block_id)
-            if entry not in self._in_heap:
-                self._in_heap.add(entry)
-                heapq.heappush(self._heap, entry)
+            self._unused.add(block_id, self._ages[block_id])
 
     def on_evict(self, block_ids: Sequence[int]) -> None:
         """Forget them."""
-        self._unused.difference_update(block_ids)
         for block_id in block_ids:
-            self._ages.pop(block_id, None)
-        if len(self._heap) > 2 * len(self._unused) + 64:
-            self._heap = sorted((self._ages[block_id], block_id) for block_id in self._unused)
-            self._in_heap = set(self._heap)
+            self._unused.discard(block_id)
+            del self._ages[block_id]
 
     def pick_victims(self, count: int) -> list[int]:
         """The `count` oldest that nobody uses."""
-        victims: list[tuple[_Age, int]] = []
-        while len(victims) < count and self._heap:
-            entry = heapq.heappop(self._heap)
-            age, block_id = entry
-            if block_id in self._unused and self._ages[block_id] == age:
-                victims.append(entry)
-            else:
-                self._in_heap.discard(entry)
-        # They stay candidates until `on_evict` says that they are gone.
-        for entry in victims:
-            heapq.heappush(self._heap, entry)
-        return [block_id for _, block_id in victims]
+        return self._unused.smallest(count)
