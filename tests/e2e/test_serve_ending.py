@@ -1,4 +1,4 @@
-"""``vcore serve`` as an operator sees it: signals, the death of the engine, keys and TLS. A model of bytes is enough."""
+"""``vcore serve`` as an operator sees it: signals, the death of the engine, keys and TLS. A tiny model will do."""
 
 from __future__ import annotations
 

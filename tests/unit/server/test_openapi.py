@@ -1,4 +1,4 @@
-"""``/openapi.json`` is complete and truthful: requests generated from it, right and wrong, get answers that it declares.
+"""``/openapi.json`` is complete and truthful: requests generated from it, right and wrong, get answers it declares.
 
 So do requests generated from OpenAI's own description, where that lies beside the checkout.
 """

@@ -1,4 +1,4 @@
-"""What happens to requests that go on: failures in mid-stream, clients that leave, room, time, the end of the server."""
+"""What happens to open requests: failures in mid-stream, clients that leave, room, time, the end of the server."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_keys_are_masked_and_filled_from_the_environment(monkeypatch: pytest.Mon
 
 def test_a_key_opens_what_is_off() -> None:
     closed, keyed = ServerSettings(), settings_from({"api_keys": ("k",)})
-    assert not (closed.profile_allowed or closed.reset_allowed or closed.trace_allowed)
+    assert [closed.profile_allowed, closed.reset_allowed, closed.trace_allowed] == [False] * 3
     assert keyed.profile_allowed
     assert keyed.reset_allowed
     assert keyed.trace_allowed
