@@ -23,7 +23,7 @@ def vcore_tool_parsers() -> Sequence[ToolParserSpec]:
             summary="<tool_call>{JSON}</tool_call>: Hermes 2 Pro, Qwen 2.5 and 3, and others",
             # In the template of models that write calls as XML, <function= follows the tag.
             templates=(r"<tool_call>(?!\s*(?:\\n)?\s*<function)",),
-            rank=10,
+            rank=20,
         ),
         ToolParserSpec(
             name="llama3_json",
@@ -39,7 +39,7 @@ def vcore_tool_parsers() -> Sequence[ToolParserSpec]:
             api="1.0",
             summary="calls between markers of their own: DeepSeek V3, R1 and V3.1",
             templates=("<｜tool▁calls▁begin｜>",),
-            rank=20,
+            rank=30,
         ),
     ]
 
