@@ -74,15 +74,23 @@ def generate(llm: LLM, prompts: list[list[int]], num_tokens: int) -> list[tuple[
 
 
 @pytest.mark.parametrize("rows", [1, 4, 8])
-@pytest.mark.parametrize("routing", ["model", "uniform"])
-def test_tokens_are_those_of_eager_steps(model: Path, rows: int, routing: str) -> None:
-    with engine(model, eager=True, routing=routing) as llm:
+def test_tokens_are_those_of_eager_steps(model: Path, rows: int) -> None:
+    with engine(model, eager=True) as llm:
         expected = [tokens for tokens, _ in generate(llm, PROMPTS[:rows], 30)]
-    with engine(model, routing=routing) as llm:
+    with engine(model) as llm:
         assert [tokens for tokens, _ in generate(llm, PROMPTS[:rows], 30)] == expected
         graphs = llm._engine.core._executor._runner._forward.graphs  # the one way to see that they are used
         assert graphs is not None
         assert graphs._graphs
+
+
+def test_uniform_routing_gives_the_same_tokens_every_time(model: Path) -> None:
+    # Not those of eager steps: the last bit of a logit decides on the experts, and padded products may change it.
+    found = []
+    for _ in range(2):
+        with engine(model, routing="uniform") as llm:
+            found.append([tokens for tokens, _ in generate(llm, PROMPTS, 30)])
+    assert found[0] == found[1]
 
 
 def test_first_tokens_are_as_likely_as_with_another_backend(model: Path) -> None:
