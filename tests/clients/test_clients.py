@@ -73,7 +73,8 @@ found["usage"] = [whole.usage.prompt_tokens, whole.usage.completion_tokens]
 chunks = list(completion(**base, stream=True, stream_options={"include_usage": True}))
 found["streamed"] = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 found["reasons"] = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
-found["streamed_usage"] = [[c.usage.prompt_tokens, c.usage.completion_tokens] for c in chunks if "usage" in c and c.usage]
+told = [c.usage for c in chunks if "usage" in c and c.usage]
+found["streamed_usage"] = [[usage.prompt_tokens, usage.completion_tokens] for usage in told]
 found["n"] = len(completion(**base, n=2).choices)
 logprobs = completion(**base, logprobs=True, top_logprobs=2).choices[0].logprobs
 found["logprobs"] = [entry["token"] if isinstance(entry, dict) else entry.token for entry in logprobs["content"]]

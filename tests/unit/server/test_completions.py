@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from vcore.sampling_params import SamplingParams
+from vcore.server.protocol.common import SamplingFields
+
 
 def joined(chunks: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """What a client makes of a stream: a choice's text, lists of logprobs, and its one finish reason."""
@@ -130,7 +133,12 @@ def test_parameters_reach_the_engine(server: Any) -> None:
         "bad_words": ["x"],
         "skip_special_tokens": False,
         "priority": -3,
+        "tenant": "t",
+        "ttft_target_s": 1.5,
+        "itl_target_s": 0.1,
+        "expected_tokens": 9,
         "cache_salt": "s",
+        "cache_ttl": 60.0,
     }
     body = {"prompt": "a", "logit_bias": {"7": 3}, "user": "me", "unknown": {"fields": "pass"}, **values}
     assert server.post("/v1/completions", body).status_code == 200
@@ -139,6 +147,11 @@ def test_parameters_reach_the_engine(server: Any) -> None:
         got = getattr(params, name)
         assert (list(got) if isinstance(got, tuple) else got) == value, name
     assert params.logit_bias == {7: 3.0}
+
+
+def test_every_parameter_of_the_engine_can_be_asked_for() -> None:
+    apart = {"max_tokens", "logprobs", "prompt_logprobs", "detokenize", "structured_output"}
+    assert set(SamplingParams.model_fields) - apart <= set(SamplingFields.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from vcore.errors import RequestError
 from vcore.sampling_params import MAX_LOGPROBS, LogitsProcessorRequest
-from vcore.server.protocol.numbers import Int32, Natural, Real, Seed, TokenId, Whole
+from vcore.server.protocol.numbers import Count, Int32, Natural, Real, Seed, TokenId, Whole
 from vcore.server.structured_output import GUIDED_FIELDS, from_response_format
 from vcore.structured_output import StructuredOutput
 
@@ -35,6 +35,8 @@ TopLogprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
 """How many alternatives a token."""
 
 
+Seconds = Annotated[Real, Field(gt=0.0, le=604_800.0)]
+"""At most a week."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -114,8 +116,18 @@ class SamplingFields(StructuredFields):
     skip_special_tokens: bool | None = None
     priority: Int32 | None = None
     """For scheduling policies that use it: lower is more urgent."""
+    tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Who asks, for scheduling policies that share between tenants."""
+    ttft_target_s: Seconds | None = None
+    """Seconds within which the first token is wanted, for scheduling policies that use it."""
+    itl_target_s: Seconds | None = None
+    """Mean seconds between tokens that are wanted at most, for scheduling policies that use it."""
+    expected_tokens: Count | None = None
+    """How many tokens the request is likely to generate, for scheduling policies that use it; it limits nothing."""
     cache_salt: str | None = None
     """Only requests with the same salt share cached prefixes."""
+    cache_ttl: Seconds | None = None
+    """Seconds after its last use for which its prefix shall be kept, for eviction policies that use it."""
     logits_processors: list[str | dict[str, Any]] | None = None
     """Logits-processor plugins, by name or as ``{"name": ..., "options": {...}}``; only if the server allows it."""
     stream: bool | None = None
@@ -165,7 +177,12 @@ _PASSED_ON = (
     "bad_words",
     "skip_special_tokens",
     "priority",
+    "tenant",
+    "ttft_target_s",
+    "itl_target_s",
+    "expected_tokens",
     "cache_salt",
+    "cache_ttl",
 )
 
 
