@@ -73,6 +73,20 @@ def test_answers_are_as_declared(mode: GenerationMode) -> None:
     hold(described(make_app()), mode, CHECKS, 6)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/responses", {"input": "a"}),
+    ],
+)
+def test_streams_are_as_declared(path: str, body: dict[str, Any]) -> None:
+    operation = described(make_app())[path]["POST"]
+    for options in ({}, {"stream": True}, {"stream": True, "max_tokens": -1}):
+        operation.Case(body=body | options, media_type="application/json").call_and_validate(checks=CHECKS)
+
+
 def test_keys_are_needed_where_that_is_declared() -> None:
     hold(described(make_app(api_keys=("k",))), GenerationMode.POSITIVE, CHECKS, 2)
 

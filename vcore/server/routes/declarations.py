@@ -12,6 +12,14 @@ Declared = dict[int | str, dict[str, Any]]
 """Answers by status."""
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "description": "JSON; `[DONE]` is the last one."},
+        "event": {"type": "string", "description": "The event's type, where events have one."},
+    },
+}
 _MEANINGS: dict[int, str] = {
     400: "The request is wrong; `param` names the field.",
     401: "The API key is missing or wrong.",
@@ -45,5 +53,5 @@ GENERATION_ERRORS = BODY_ERRORS | error_responses(404, 429, 500, 503, 504)
 
 def streamed(model: Any, what: str) -> Declared:
     """An answer in JSON, or as a stream of events if the client asks for one."""
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {"itemSchema": _EVENT}}
     return {200: {"model": model, "description": what, "content": events}}
