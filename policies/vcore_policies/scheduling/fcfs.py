@@ -8,7 +8,12 @@ __all__ = ["FCFSPolicy"]
 
 
 class FCFSPolicy(SchedulingPolicy):
-    """Requests are served by arrival, and the latest to arrive is preempted first."""
+    """Requests are served by arrival, and the latest to arrive is preempted first.
+
+    Starvation bound: nobody is ever passed by a later arrival.
+    """
+
+    max_overtaking_s = 0.0
 
     def __init__(self, *, options: None, context: SchedulingContext) -> None:
         """Takes no options."""

@@ -5,32 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vcore.interfaces.scheduling import RequestView, SchedulingContext, SchedulingPolicy
+from vcore_policies.scheduling.options import PriorityOptions
 
 __all__ = ["PriorityPolicy"]
 
 
 class PriorityPolicy(SchedulingPolicy):
-    """Lower `priority` is more urgent; within one priority the earlier arrival is."""
+    """Lower `priority` is more urgent, and waiting makes urgent.
 
-    def __init__(self, *, options: None, context: SchedulingContext) -> None:
-        """Takes no options."""
+    With ageing a request of priority p that arrived at time a has the urgency
 
-    def waiting_key(self, request: RequestView) -> int:
-        """The priority; the core breaks ties by arrival."""
-        return request.priority
+        p + a / ageing_s
+
+    As all requests age at the same pace, their order never changes, so a static key does (Jackson, "Some Problems in
+    Queueing with Dynamic Priorities", 1960). Within one priority the earlier arrival is served first.
+
+    Starvation bound: a request of priority p is only passed by those of a better priority q that arrive within
+    ``(p - q) * ageing_s`` seconds after it, so by none that arrives ``2 * max_level * ageing_s`` seconds later. None
+    without ageing.
+
+    A running request makes room only for one of a strictly better priority, so equals never preempt each other.
+    """
+
+    def __init__(self, *, options: PriorityOptions | None, context: SchedulingContext) -> None:
+        """See `PriorityOptions`."""
+        options = options or PriorityOptions()
+        self._per_second = 0.0 if options.ageing_s is None else 1.0 / options.ageing_s
+        self._max_level = options.max_level
+        self.max_overtaking_s = None if options.ageing_s is None else 2 * options.max_level * options.ageing_s
+
+    def waiting_key(self, request: RequestView) -> float:
+        """The urgency; the core breaks ties by arrival."""
+        return self._level(request) + request.arrival_time * self._per_second
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
         """The most urgent takes from the budget first."""
-        return sorted(range(len(running)), key=lambda i: _urgency(running[i]))
+        return sorted(range(len(running)), key=lambda i: self._urgency(running[i]))
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """The least urgent; of those, the latest to arrive."""
-        return max(range(len(running)), key=lambda i: _urgency(running[i]))
+        return max(range(len(running)), key=lambda i: self._urgency(running[i]))
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
-        """Only for a strictly more urgent request: equals never preempt each other."""
-        return waiting.priority < victim.priority
+        """Only for one of a better priority, unless the victim's age makes up for that."""
+        return self._level(waiting) < self._level(victim) and self.waiting_key(waiting) < self.waiting_key(victim)
 
+    def _level(self, request: RequestView) -> int:
+        return max(-self._max_level, min(self._max_level, request.priority))
 
-def _urgency(request: RequestView) -> tuple[int, int]:
-    return request.priority, request.arrival_index
+    def _urgency(self, request: RequestView) -> tuple[float, int]:
+        return self.waiting_key(request), request.arrival_index
