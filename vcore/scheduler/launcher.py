@@ -68,6 +68,14 @@ class Launcher:
         if filled:
             self._lifecycle.in_flight[-1].filled.extend(filled)
 
+    def without_shared_prefix(self) -> None:
+        """Count no shared blocks from now on: no kernel is there to use them."""
+        self._shared_prefix = None
+
+    def skip(self, num_steps: int) -> None:
+        """So many steps were made without a plan; their ids are taken."""
+        self._num_steps += num_steps
+
     @staticmethod
     def _select(plan: StepPlan) -> tuple[list[Request], NDArray[np.int64], NDArray[np.int64]]:
         """Who is computed, their rows and their tokens, those with one token first."""

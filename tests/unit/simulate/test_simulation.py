@@ -1,0 +1,197 @@
+"""A simulation with its uneventful steps made together is, in every respect, the one that makes each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vcore.config import load_config
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore.interfaces.scheduling import RequestView, SchedulingContext, SchedulingPolicy
+from vcore.interfaces.step import SchedulerOutput
+from vcore.plugins import EvictionPolicySpec, SchedulingPolicySpec, discover
+from vcore.scheduler import SchedulerSettings
+from vcore.simulate import FleetOptions, Policies, Routing, SimulationSettings, StepLoad, StepTimeModel, simulate
+from vcore.traces import Trace, TraceRequest
+
+EVENTS: list[tuple[Any, ...]] = []
+"""What policies heard, in order."""
+
+STEP_TIME = StepTimeModel(
+    base_s=0.011, token_s=0.0013, knee_tokens=3, prefill_row_s=0.0007, pair_s=1e-5, decode_row_s=0.0003, kv_token_s=3e-5
+)
+
+
+class ListeningEviction(EvictionPolicy):
+    """The block that is free for longest goes first; writes down all that it hears."""
+
+    def __init__(self, *, options: None, context: EvictionContext) -> None:
+        self._free: dict[int, None] = {}
+
+    def on_insert(self, block_ids: Sequence[int]) -> None:
+        EVENTS.append(("insert", *block_ids))
+
+    def on_hit(self, block_ids: Sequence[int]) -> None:
+        EVENTS.append(("hit", *block_ids))
+        for block_id in block_ids:
+            self._free.pop(block_id, None)
+
+    def on_free(self, block_ids: Sequence[int]) -> None:
+        EVENTS.append(("free", *block_ids))
+        self._free.update(dict.fromkeys(block_ids))
+
+    def on_evict(self, block_ids: Sequence[int]) -> None:
+        EVENTS.append(("evict", *block_ids))
+        for block_id in block_ids:
+            self._free.pop(block_id, None)
+
+    def pick_victims(self, count: int) -> list[int]:
+        EVENTS.append(("pick", count))
+        return list(self._free)[:count]
+
+
+class ListeningOrder(SchedulingPolicy):
+    """By arrival; writes down what it hears of tokens, with what it sees of the requests then."""
+
+    def __init__(self, *, options: None, context: SchedulingContext) -> None:
+        pass
+
+    def waiting_key(self, request: RequestView) -> int:
+        return request.arrival_index
+
+    def on_tokens(self, requests: Sequence[RequestView], num_tokens: Sequence[int]) -> None:
+        for request, count in zip(requests, num_tokens, strict=True):
+            seen = request.num_tokens, request.num_computed_tokens, request.num_output_tokens, request.max_tokens
+            EVENTS.append(("tokens", request.request_id, count, *seen))
+
+    def on_finished(self, requests: Sequence[RequestView]) -> None:
+        EVENTS.append(("finished", *(request.request_id for request in requests)))
+
+
+class NewestFirst(SchedulingPolicy):
+    """The latest arrival first, by a rank that is asked each step."""
+
+    def __init__(self, *, options: None, context: SchedulingContext) -> None:
+        pass
+
+    def waiting_key(self, request: RequestView) -> int:
+        return 0
+
+    def rank_waiting(self, requests: Sequence[RequestView], now: float) -> list[int]:
+        EVENTS.append(("rank", now, *(request.request_id for request in requests)))
+        return list(range(len(requests)))[::-1]
+
+
+PLUGINS = [
+    EvictionPolicySpec(name="listening", load=ListeningEviction, api="1.0", summary="test"),
+    SchedulingPolicySpec(name="listening", load=ListeningOrder, api="1.0", summary="test"),
+    SchedulingPolicySpec(name="newest", load=NewestFirst, api="1.0", summary="test"),
+]
+
+
+@pytest.fixture(scope="module")
+def policies() -> Callable[[str], Policies]:
+    """Policies by the name of the one for scheduling."""
+    known: dict[str, Policies] = {}
+
+    def make(name: str) -> Policies:
+        if name not in known:
+            config = load_config(None, {"cache.eviction": "listening", "scheduler.policy": name})
+            known[name] = Policies(config, discover(config.plugins, objects=PLUGINS))
+        return known[name]
+
+    return make
+
+
+@st.composite
+def traces(draw: st.DrawFn, *, block_size: int = 4) -> Trace:
+    """Bursts and pauses, prompts that share beginnings, priorities."""
+    arrivals = np.cumsum(draw(st.lists(st.sampled_from([0.0, 0.01, 0.05, 0.7]), min_size=1, max_size=14)))
+    requests = []
+    for arrival in (arrivals - arrivals[0]).tolist():
+        length = draw(st.integers(1, 30))
+        family = draw(st.integers(0, 2))
+        requests.append(
+            TraceRequest(
+                arrival_s=arrival,
+                input_length=length,
+                output_length=draw(st.integers(1, 25)),
+                block_ids=tuple(family * 100 + column for column in range(-(-length // block_size))),
+                priority=draw(st.integers(0, 2)),
+            )
+        )
+    return Trace("drawn", "csv", tuple(requests), block_size)
+
+
+def outcome(trace: Trace, chosen: SimulationSettings, *, together: bool) -> dict[str, Any]:
+    """All that can be seen of a simulation."""
+    EVENTS.clear()
+    fleet = replace(chosen.fleet, together=together)
+    admissions: list[tuple[Any, ...]] = []
+
+    def watch(output: SchedulerOutput, load: StepLoad, started: float, ended: float) -> None:
+        if output.new_rows:
+            ids = [new.request_id for new in output.new_rows]
+            admissions.append((output.step_id, ids, output.rows.tolist(), load, started, ended))
+
+    done = simulate(trace, replace(chosen, fleet=fleet), watcher=watch)
+    timeline = done.timeline
+    values, weights = timeline.gaps()
+    names = ("started", "first", "last", "finished", "num_tokens", "num_cached", "num_preemptions", "rejected")
+    return {
+        "events": EVENTS.copy(),
+        "admissions": admissions,
+        "gaps": sorted(np.repeat(values, weights).tolist()),
+        "steps": done.steps,
+        "stats": done.stats,
+        "faults": done.faults,
+        **{name: getattr(timeline, name).tolist() for name in names},
+    }
+
+
+@given(
+    trace=traces(),
+    policy=st.sampled_from(["fcfs", "priority", "listening", "newest"]),
+    block_size=st.sampled_from([1, 2, 4]),
+    spare=st.integers(0, 40),
+    max_num_seqs=st.integers(1, 6),
+    budget=st.integers(6, 40),
+    prefix_caching=st.booleans(),
+    replicas=st.integers(1, 2),
+    routing=st.sampled_from(list(Routing)),
+)
+@settings(max_examples=120, deadline=None)
+def test_steps_made_together_change_nothing(
+    policies: Callable[[str], Policies],
+    trace: Trace,
+    policy: str,
+    block_size: int,
+    spare: int,
+    max_num_seqs: int,
+    budget: int,
+    prefix_caching: bool,
+    replicas: int,
+    routing: Routing,
+) -> None:
+    longest = max(one.input_length + one.output_length for one in trace.requests)
+    chosen = SimulationSettings(
+        scheduler=SchedulerSettings(
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=budget,
+            max_model_len=longest,
+            block_size=block_size,
+            num_blocks=-(-longest // block_size) + spare + 1,
+            prefix_caching=prefix_caching,
+            strict=True,
+        ),
+        policies=policies(policy),
+        step_time=STEP_TIME,
+        fleet=FleetOptions(replicas=replicas, routing=routing),
+    )
+    assert outcome(trace, chosen, together=True) == outcome(trace, chosen, together=False)
