@@ -37,7 +37,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
 def _depth(found: tuple[list[str | int], Mapping[str, Any]]) -> int:
     """How far an error reached into what was sent; a field that is not there was not sent."""
     path, error = found
-    return len(path) - (error["type"] == "missing")
+    return len(path) - int(error["type"] == "missing")
 
 
 def _path(error: Mapping[str, Any], body: object) -> list[str | int]:
