@@ -82,13 +82,14 @@ class Launcher:
         batch, granted = plan.batch, plan.granted
         if plan.uniform and not plan.new:
             return batch.requests, batch.rows, granted
-        requests = [request for request, size in zip(batch.requests, granted.tolist(), strict=True) if size]
-        requests += [request for request, _ in plan.new]
-        counts = np.concatenate((granted[granted > 0], np.array([size for _, size in plan.new], dtype=np.int64)))
+        running = np.flatnonzero(granted)
+        new = np.array([(request.row, size) for request, size in plan.new], dtype=np.int64).reshape(-1, 2)
+        counts = np.concatenate((granted[running], new[:, 1]))
         order = np.argsort(counts != 1, kind="stable")
-        requests = [requests[index] for index in order.tolist()]
-        rows = np.fromiter((request.row for request in requests), dtype=np.int64, count=len(requests))
-        return requests, rows, counts[order]
+        chosen = [batch.requests[index] for index in running.tolist()] + [request for request, _ in plan.new]
+        requests = [chosen[index] for index in order.tolist()]
+        rows = np.concatenate((batch.rows[running], new[:, 0]))
+        return requests, rows[order], counts[order]
 
     def _count_shared(self, plan: StepPlan, requests: list[Request], rows: NDArray[np.int64], num_decodes: int) -> int:
         """`SchedulerOutput.num_shared_blocks`."""

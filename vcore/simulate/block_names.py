@@ -55,16 +55,15 @@ class BlockNames:
 
     def _of_ids(self, block_ids: tuple[int, ...], count: int, parts: int) -> list[bytes]:
         hashes: list[bytes] = []
-        previous = b""
-        name = self._name
-        if parts == 1:
-            for block_id in block_ids[:count]:
-                previous = name(previous, block_id)
-                hashes.append(previous)
-            return hashes
+        previous, known = b"", self._known
         for column in range(count):
-            previous = name(previous, (block_ids[column // parts], column % parts))
-            hashes.append(previous)
+            # One key a block, whatever its size: the parts of a block of the trace follow each other.
+            key = previous, (block_ids[column] if parts == 1 else block_ids[column // parts])
+            name = known.get(key)
+            if name is None:
+                name = known[key] = self.new()
+            hashes.append(name)
+            previous = name
         return hashes
 
     def _of_text(self, text: str, count: int) -> list[bytes]:
