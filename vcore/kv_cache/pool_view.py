@@ -55,8 +55,9 @@ class PoolView:
         return self._pool._ends[block_id]
 
     def content(self, block_id: int) -> bytes:
-        """Its content hash."""
-        return self._hash(block_id)
+        """Its content hash; behind that, if there are several groups, its group."""
+        block_hash, group = self._hash(block_id), self._pool._groups[block_id]
+        return block_hash + group.to_bytes(2, "little") if group else block_hash
 
     def _hash(self, block_id: int) -> bytes:
         hashes = self._pool._hashes

@@ -11,6 +11,7 @@ from vcore.config import PluginOptions
 __all__ = [
     "CostAwareOptions",
     "LFUOptions",
+    "PrefixAwareOptions",
     "S3FIFOOptions",
     "SLRUOptions",
     "TTLPinnedOptions",
@@ -55,3 +56,12 @@ class CostAwareOptions(PluginOptions):
     balance: Annotated[int, Field(ge=1)] = 32_768
     """The position, in tokens, at which attention to what is before it costs as much as all else of a token: 2 N /
     (4 L d) of a model with N parameters and L layers of d features; about 30,000 for 8B parameters."""
+
+
+class PrefixAwareOptions(PluginOptions):
+    """Options of `prefix_aware`. None needs to be set for a workload: what depends on it is learned."""
+
+    ghosts: Annotated[int, Field(ge=1, le=64)] = 4
+    """Evicted contents that are remembered for each cached block; about 200 bytes each."""
+    half_life: Annotated[float, Field(gt=0.0)] = 32.0
+    """What was learned counts half after so many times the cache's blocks were evicted."""

@@ -65,4 +65,11 @@ def vcore_eviction_policies() -> list[EvictionPolicySpec]:
             api="1.0",
             summary="What is cheap to compute again goes first, leaves before what they follow",
         ),
+        EvictionPolicySpec(
+            name="prefix_aware",
+            load=f"{_HERE}.prefix_aware:PrefixAwareEviction",
+            options=f"{_HERE}.options:PrefixAwareOptions",
+            api="1.0",
+            summary="Learns how soon blocks of each kind are used again; the fewest hits for their room go first",
+        ),
     ]

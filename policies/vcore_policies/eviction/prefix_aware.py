@@ -1,0 +1,133 @@
+"""`PrefixAwareEviction`: what gives the fewest hits for the room that it takes goes first, from the ends of chains."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore_policies.eviction.cohorts import NO_COHORT, Cohorts
+from vcore_policies.eviction.options import PrefixAwareOptions
+from vcore_policies.eviction.reuse_hazard import ReuseHazard, reuse_class
+from vcore_policies.eviction.worth_order import WorthOrder
+
+__all__ = ["PrefixAwareEviction"]
+
+_LEAST_EVICTED = 128
+_LEAST_GHOSTS = 256
+
+
+class PrefixAwareEviction(EvictionPolicy):
+    """Learns online how soon blocks of each kind are used again, and gives up what is worth least (`ReuseHazard`).
+
+    The kind of a block is how often its content was used, how long it rests, whether it ends a sequence, whether the
+    request behind it continued what was known, and how long that was. Contents that were evicted are remembered, so
+    that what came back too late is learned from, too; their number is bounded by that of cached blocks. A block goes
+    only after all blocks that follow it: a chain shrinks from its end (`WorthOrder`).
+
+    Blocks of a request that were used equally often form a cohort, of one kind and age. The worths of cohorts are
+    computed afresh each time a sixteenth of the cache was evicted; in between they are in a heap. So an event costs
+    O(1) and a victim O(log n), amortised. Time is counted in requests.
+    """
+
+    def __init__(self, *, options: PrefixAwareOptions | None, context: EvictionContext) -> None:
+        """Without options, the defaults of `PrefixAwareOptions`."""
+        options = options or PrefixAwareOptions()
+        self._view = context.view
+        self._ghosts_per_block = options.ghosts
+        self._half_life = options.half_life
+        self._now = 0  # requests that left
+        self._num_cached = 0
+        self._num_evicted = 0  # since worths were computed
+        self._uses = [0] * context.num_blocks
+        # Contents that were evicted, by when, and their cohorts.
+        self._ghosts: OrderedDict[bytes, int] = OrderedDict()
+        self._cohorts = Cohorts(context.num_blocks)
+        self._hazard = ReuseHazard()
+        self._order = WorthOrder(context.view, self._cohorts, self._hazard)
+
+    def on_insert(self, block_ids: Sequence[int]) -> None:
+        """Contents that are remembered are used again, the others for the first time."""
+        content, ghosts = self._view.content, self._ghosts
+        uses, cohort_uses = self._uses, self._cohorts.uses
+        self._num_cached += len(block_ids)
+        back: dict[int, int] = {}
+        for block_id in block_ids:
+            cohort = ghosts.pop(content(block_id), NO_COHORT)
+            if cohort == NO_COHORT:
+                uses[block_id] = 1
+            else:
+                uses[block_id] = cohort_uses[cohort] + 1
+                back[cohort] = back.get(cohort, 0) + 1
+        self._end_spells(back, reused=True)
+
+    def on_hit(self, block_ids: Sequence[int]) -> None:
+        """They are used once more, and are no candidates."""
+        uses, cohort_of = self._uses, self._cohorts.of_block
+        left: dict[int, int] = {}
+        for block_id in block_ids:
+            uses[block_id] += 1
+            cohort = cohort_of[block_id]
+            if cohort != NO_COHORT:
+                cohort_of[block_id] = NO_COHORT
+                left[cohort] = left.get(cohort, 0) + 1
+        self._end_spells(left, reused=True)
+
+    def on_free(self, block_ids: Sequence[int]) -> None:
+        """A request left. Its blocks are candidates, in a cohort for each number of uses."""
+        self._now += 1
+        view, uses = self._view, self._uses
+        tail, head = block_ids[0], block_ids[-1]
+        length = view.depth(tail) + 1
+        continues = uses[head] > 1 or view.depth(head) > 0
+        by_uses: dict[int, list[int]] = {}
+        ends = view.ends_sequence(tail)
+        for block_id in reversed(block_ids[1:] if ends else block_ids):
+            count = uses[block_id]
+            if count in by_uses:
+                by_uses[count].append(block_id)
+            else:
+                by_uses[count] = [block_id]
+        for count, blocks in by_uses.items():
+            self._leave_behind(blocks, reuse_class(count, False, continues, length), count)
+        if ends:
+            self._leave_behind([tail], reuse_class(uses[tail], True, continues, length), uses[tail])
+
+    def on_evict(self, block_ids: Sequence[int]) -> None:
+        """Their contents are remembered, unless they were withdrawn while in use."""
+        content, ghosts, cohort_of = self._view.content, self._ghosts, self._cohorts.of_block
+        self._num_cached -= len(block_ids)
+        self._num_evicted += len(block_ids)
+        for block_id in block_ids:
+            if cohort_of[block_id] != NO_COHORT:
+                ghosts[content(block_id)] = cohort_of[block_id]
+        self._order.evict(block_ids)
+        forgotten: dict[int, int] = {}
+        for _ in range(len(ghosts) - self._ghosts_per_block * max(self._num_cached, _LEAST_GHOSTS)):
+            cohort = ghosts.popitem(last=False)[1]
+            forgotten[cohort] = forgotten.get(cohort, 0) + 1
+        self._end_spells(forgotten, reused=False)
+
+    def pick_victims(self, count: int) -> list[int]:
+        """The leaves that are worth least, one after another."""
+        if not count:
+            return []
+        if self._num_evicted >= max(_LEAST_EVICTED, self._num_cached // 16) or self._order.has_new_kinds:
+            turnover = self._num_evicted / self._num_cached
+            self._hazard.fade(0.5 ** (turnover / self._half_life))
+            self._order.compute_worths(self._now + 1)
+            self._num_evicted = 0
+        return self._order.pick(count, self._now + 1)
+
+    def _leave_behind(self, blocks: list[int], kind: int, uses: int) -> None:
+        self._order.add(self._cohorts.add(kind, self._now, uses, blocks))
+
+    def _end_spells(self, counts: Mapping[int, int], *, reused: bool) -> None:
+        """So many contents of each cohort are used again, or forgotten."""
+        cohorts = self._cohorts
+        for cohort, count in counts.items():
+            kind, since = int(cohorts.kinds[cohort]), int(cohorts.since[cohort])
+            weight = float(cohorts.weights[cohort]) * count
+            self._hazard.end(kind, self._now + 1 - since, weight, reused=reused)
+            if cohorts.shrink(cohort, count):
+                self._order.discard(cohort)
