@@ -147,6 +147,8 @@ def commands() -> dict[str, Any]:
             found[name] = loaded
         else:
             found |= {f"{name} {sub}": command for sub, command in inner.items()}
+            if loaded.invoke_without_command:
+                found[name] = loaded
     return found
 
 

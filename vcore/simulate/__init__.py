@@ -14,17 +14,21 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.simulate.routing import *  # noqa: F403
     from vcore.simulate.settings import *  # noqa: F403
     from vcore.simulate.simulation import *  # noqa: F403
+    from vcore.simulate.step_log import *  # noqa: F403
     from vcore.simulate.step_time import *  # noqa: F403
+    from vcore.simulate.step_time_fit import *  # noqa: F403
 
 _EXPORTS = {
     "cache_replay": ("CacheCounts", "CacheReplay", "replay_cache"),
-    "cache_report": ("report_cache",),
+    "cache_report": ("find_evictions", "report_cache"),
     "deployment": ("Deployment", "read_deployment"),
     "optimum": ("ideal_cache", "optimal_cache"),
     "routing": ("Routing",),
     "settings": ("FleetOptions", "Policies", "SimulationSettings", "resolve_settings"),
     "simulation": ("Simulation", "simulate"),
-    "step_time": ("StepLoad", "StepTimeModel"),
+    "step_log": ("StepEntry", "StepLog", "recorder_spec"),
+    "step_time": ("StepLoad", "StepTime", "StepTimeModel"),
+    "step_time_fit": ("fit_step_time", "relative_errors"),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

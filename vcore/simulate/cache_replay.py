@@ -61,6 +61,10 @@ class CacheReplay:
             num_blocks + longest + 1, block_size, make_eviction, eviction_name=eviction_name, strict=True
         )
 
+    def cached_ids(self) -> set[int]:
+        """The ids of the blocks that are cached."""
+        return {int.from_bytes(key, "little", signed=True) for key in self._pool.by_hash[0]}
+
     def serve(self, block_ids: Sequence[int], priority: int = 0, ttl: float | None = None) -> int:
         """Run one request from its beginning to its end.
 

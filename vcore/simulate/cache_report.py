@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from vcore.simulate.cache_replay import replay_cache
 from vcore.simulate.optimum import ideal_cache, optimal_cache
 from vcore.traces import Trace
 
-__all__ = ["report_cache"]
+__all__ = ["find_evictions", "report_cache"]
 
 
 def report_cache(
@@ -46,9 +46,7 @@ def report_cache(
     """
     prompts = [request.block_ids for request in trace.requests]
     priorities = [request.priority for request in trace.requests]
-    catalog = discover(config.plugins, base_dir=base_dir)
-    chosen = [_choice(config, name) for name in policies] or [config.cache.eviction]
-    makers = [_maker(choice, catalog) for choice in chosen]
+    makers = find_evictions(config, policies, base_dir)
     rows: list[dict[str, Any]] = []
     for size in sizes:
         optimum = optimal_cache(prompts, size)
@@ -83,13 +81,30 @@ def report_cache(
     }
 
 
+def find_evictions(
+    config: EngineConfig, policies: Sequence[str] = (), base_dir: Path | None = None
+) -> list[tuple[str, Callable[[EvictionContext], EvictionPolicy]]]:
+    """Eviction policies by name, and what builds each.
+
+    Args:
+        config: says which plugins there are, and ``cache.eviction`` with its options.
+        policies: names; one that ``cache.eviction`` names has its options. None: that one.
+        base_dir: where relative paths of ``config.plugins.load`` start.
+
+    Raises:
+        PluginError: a policy is missing, broken or ambiguous.
+    """
+    catalog = discover(config.plugins, base_dir=base_dir)
+    chosen = [_choice(config, name) for name in policies] or [config.cache.eviction]
+    return [_maker(choice, catalog) for choice in chosen]
+
+
 def _choice(config: EngineConfig, name: str) -> PluginChoice:
     configured = config.cache.eviction
     return configured if configured.name == name else PluginChoice(name=name)
 
 
-def _maker(choice: PluginChoice, catalog: Catalog) -> tuple[str, Any]:
-    """The policy's name, and what builds it."""
+def _maker(choice: PluginChoice, catalog: Catalog) -> tuple[str, Callable[[EvictionContext], EvictionPolicy]]:
     entry, _ = choose_policy(choice, "cache.eviction", catalog)
     options = catalog.parse_options(entry, choice.options)
 

@@ -15,7 +15,7 @@ from vcore.engine.step_output import Finished, Started
 from vcore.errors import RequestError
 from vcore.interfaces.step import SchedulerOutput
 from vcore.simulate.scheduler import SimulatedScheduler
-from vcore.simulate.step_time import StepLoad, StepTimeModel
+from vcore.simulate.step_time import StepLoad, StepTime
 from vcore.simulate.timeline import Timeline
 
 __all__ = ["Clock", "Replica", "StepWatcher"]
@@ -48,7 +48,7 @@ class Replica:
     def __init__(
         self,
         make_scheduler: Callable[[Clock], SimulatedScheduler],
-        step_time: StepTimeModel,
+        step_time: StepTime,
         timeline: Timeline,
         max_num_seqs: int,
         *,

@@ -19,7 +19,7 @@ from vcore.simulate.deployment import Deployment
 from vcore.simulate.replica import Clock
 from vcore.simulate.routing import Routing
 from vcore.simulate.scheduler import SimulatedScheduler
-from vcore.simulate.step_time import StepTimeModel
+from vcore.simulate.step_time import StepTime
 from vcore.traces import Trace
 
 __all__ = ["FleetOptions", "Policies", "SimulationSettings", "resolve_settings"]
@@ -105,7 +105,7 @@ class SimulationSettings:
 
     scheduler: SchedulerSettings
     policies: Policies
-    step_time: StepTimeModel
+    step_time: StepTime
     fleet: FleetOptions
 
     def with_blocks(self, num_blocks: int) -> SimulationSettings:

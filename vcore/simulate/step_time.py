@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vcore.interfaces.step import SchedulerOutput
 
-__all__ = ["StepLoad", "StepTimeModel"]
+__all__ = ["StepLoad", "StepTime", "StepTimeModel"]
 
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
@@ -42,6 +42,18 @@ class StepLoad(NamedTuple):
         chunks = output.num_tokens[num_decodes:].astype(np.int64)
         pairs = chunks * starts[num_decodes:] + chunks * (chunks + 1) // 2
         return cls(num_decodes + int(chunks.sum()), num_rows - num_decodes, int(pairs.sum()), num_decodes, kv_tokens)
+
+
+class StepTime(Protocol):
+    """How long steps take."""
+
+    def seconds(self, load: StepLoad) -> float:
+        """See `StepTimeModel.seconds`."""
+        ...
+
+    def decode_seconds(self, num_rows: int, kv_tokens: int, num_steps: int) -> NDArray[np.float64]:
+        """See `StepTimeModel.decode_seconds`."""
+        ...
 
 
 class StepTimeModel(BaseModel):

@@ -1,0 +1,50 @@
+"""``vcore simulate --calibrate``: how long the steps of an engine take on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vcore.cli.output import reserved_stdout
+from vcore.errors import ConfigError
+
+__all__ = ["run_calibration"]
+
+
+def run_calibration(
+    path: Path,
+    config: Path | None,
+    set_: list[str] | None,
+    plugins: list[str] | None,
+    model: str | None,
+    *,
+    trace: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the engine of a configuration, and write its deployment to `path`.
+
+    Raises:
+        ConfigError: a trace is given, too, or the file cannot be written.
+        VcoreError: the engine cannot be composed.
+    """
+    from vcore.config.cli_options import config_from_cli
+    from vcore.simulate.calibration import calibrate
+
+    if trace is not None:
+        raise ConfigError(
+            "--calibrate measures an engine; simulate with --deployment afterwards, and leave --trace out"
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"--calibrate: there is no folder {path.parent}; make it first")
+    tree, base_dir = config_from_cli(config, set_ or [], plugins or [], model)
+    with reserved_stdout(as_json) as emit:
+        found = calibrate(tree, base_dir=base_dir, report=lambda line: print(line, file=sys.stderr))
+        path.write_text(found.deployment.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if as_json:
+            told = found.deployment.model_dump(mode="json")
+            emit({"path": str(path), "deployment": told, "num_points": found.num_points, "error": found.error})
+            return
+        print(
+            f"wrote {path}; of {found.num_points} loads the model is off by "
+            f"{found.error['p50']:.1%} in the median and {found.error['p90']:.1%} at p90"
+        )
