@@ -23,7 +23,9 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from vcore.errors import RequestError
 from vcore.interfaces.logits import LogitsProcessor, LogitsProcessorContext, ProcessorRow
 from vcore.structured_output import STRUCTURED_OUTPUT_FORMS
+from vcore_backends.llguidance.deep_stack import with_deep_stack
 from vcore_backends.llguidance.grammars import grammar_text
+from vcore_backends.llguidance.limits import check_limits
 from vcore_backends.llguidance.masks import MaskBuffer
 from vcore_backends.llguidance.options import LLGuidanceOptions
 from vcore_backends.llguidance.tokens import make_ll_tokenizer
@@ -68,17 +70,16 @@ class LLGuidanceProcessor(LogitsProcessor):
         form = next((form for form in STRUCTURED_OUTPUT_FORMS if arguments.get(form) not in (None, False)), None)
         param = f"structured_output.{form}"
         try:
+            check_limits(options)
             grammar = grammar_text(options)
         except Exception as error:  # of whatever reads a grammar that a stranger wrote
             raise RequestError(f"{param} cannot be read: {error}", param=param) from error
         if grammar is None:
             return None
-        matcher = LLMatcher(self._ll_tokenizer(), grammar, log_level=0)
-        first = matcher.deep_copy()
-        if not first.is_error():
-            first.compute_bitmask()  # the first mask is the slowest, and what it finds is shared
-        if first.is_error():
-            raise RequestError(f"{param} cannot be enforced: {_finding(first.get_error())}", param=param)
+        tokenizer = self._ll_tokenizer()
+        matcher, error = with_deep_stack(lambda: _compile(tokenizer, grammar))
+        if error is not None:
+            raise RequestError(f"{param} cannot be enforced: {_finding(error)}", param=param)
         return matcher
 
     def on_batch_change(self, added: Sequence[ProcessorRow], removed: Sequence[int]) -> None:
@@ -139,6 +140,15 @@ class LLGuidanceProcessor(LogitsProcessor):
             if self._tokenizer is None:
                 self._tokenizer = make_ll_tokenizer(self._context)
             return self._tokenizer
+
+
+def _compile(tokenizer: LLTokenizer, grammar: str) -> tuple[LLMatcher, str | None]:
+    """The matcher, and what is wrong with the grammar."""
+    matcher = LLMatcher(tokenizer, grammar, log_level=0)
+    first = matcher.deep_copy()
+    if not first.is_error():
+        first.compute_bitmask()  # the first mask is the slowest, and what it finds is shared
+    return matcher, first.get_error() if first.is_error() else None
 
 
 def _consume(state: _RowState, output_token_ids: Sequence[int]) -> None:

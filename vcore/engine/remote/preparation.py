@@ -61,8 +61,12 @@ class Preparation:
         return request_id in self._jobs
 
     def abort(self, request_ids: Sequence[str]) -> list[str]:
-        """Forget samples; those that were being prepared are returned. The thread's work itself may go on."""
-        return [request_id for request_id in request_ids if self._jobs.pop(request_id, None) is not None]
+        """Forget samples; those that were being prepared are returned. Work that a thread has begun goes on."""
+        dropped = {request_id: job for request_id in request_ids if (job := self._jobs.pop(request_id, None))}
+        wanted = set(self._jobs.values())
+        for job in set(dropped.values()) - wanted:
+            job.cancel()
+        return list(dropped)
 
     def take(self) -> list[PreparedRequests]:
         """What has become ready since the last call."""

@@ -25,6 +25,7 @@ from vcore.engine.remote.messages import (
     Shutdown,
     StepDone,
 )
+from vcore.engine.remote.preparation import Preparation
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.errors import EngineDeadError, RequestError
 from vcore.sampling_params import SamplingParams
@@ -192,6 +193,22 @@ def test_aborted_while_it_is_prepared_it_never_enters(playback: Any):
     beside.join()
     assert core.added == []
     assert line.of(Refused) == []
+
+
+def test_aborted_before_its_turn_it_is_not_prepared_at_all():
+    gate, woken = Gate(), threading.Semaphore(0)
+    preparation = Preparation(gate, woken.release)
+    requests = [request(name, n=2, logits_processors=GRAMMAR).engine_requests() for name in "abcd"]
+    for samples in requests:
+        preparation.submit(samples)  # two threads take two of them
+    assert preparation.abort(["c.0", "d.0", "d.1"]) == ["c.0", "d.0", "d.1"]
+    gate.may_end.set()
+    for _ in requests:
+        assert woken.acquire(timeout=30)
+    prepared = [one.request_id for ready in preparation.take() for one in ready.requests]
+    assert sorted(prepared) == ["a.0", "a.1", "b.0", "b.1", "c.1"]
+    assert len(gate.threads) == 3
+    preparation.close()
 
 
 @pytest.mark.parametrize("error", [RequestError("bad grammar", param="grammar"), KeyError("bug")])
