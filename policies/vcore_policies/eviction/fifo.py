@@ -19,15 +19,15 @@ class FIFOEviction(EvictionPolicy):
 
     def __init__(self, *, options: None, context: EvictionContext) -> None:
         """Takes no options."""
-        self._num_batches = 0
-        self._ages: dict[int, tuple[int, int]] = {}  # the batch that cached it, and its place there from the end
+        self._num_inserted = 0
+        self._ages: dict[int, int] = {}  # rising from batch to batch, and falling in each
         self._unused = UnusedHeap()
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
         """They are the youngest now."""
-        self._num_batches += 1
+        self._num_inserted += len(block_ids)
         for place, block_id in enumerate(block_ids):
-            self._ages[block_id] = (self._num_batches, -place)
+            self._ages[block_id] = self._num_inserted - place
 
     def on_hit(self, block_ids: Sequence[int]) -> None:
         """They are in use, and no candidates; their age stays."""

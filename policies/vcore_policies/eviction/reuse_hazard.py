@@ -27,7 +27,7 @@ _EDGE_LIST: list[int] = _EDGES.tolist()
 
 # Before anything is seen: the longer ago the last use, the less likely the next one. What is assumed of a class weighs
 # as much as two reuses that were seen, and what a coarser class tells of a finer one as much as eight.
-_PRIOR: Floats = 0.5 / (_EDGES + 10.0)
+_PRIOR: Floats = 0.5 / (_EDGES.astype(np.float64) + 10.0)
 _PRIOR_WEIGHT = 2.0
 _PARENT_WEIGHT = 8.0
 
@@ -71,11 +71,12 @@ class ReuseHazard:
     by maximizing hit density", NSDI 2018, with the best horizon in place of the longest.
     """
 
-    __slots__ = ("_ended", "_reused")
+    __slots__ = ("_ended", "_num_bins", "_reused")
 
     def __init__(self) -> None:
         self._ended: Floats = np.zeros((NUM_CLASSES, _NUM_BINS))
         self._reused: Floats = np.zeros((NUM_CLASSES, _NUM_BINS))
+        self._num_bins = 1  # up to one above the highest age so far
 
     def end(self, kind: int, age: int, weight: float, *, reused: bool) -> None:
         """Spells of a class ended at an age.
@@ -87,6 +88,7 @@ class ReuseHazard:
             reused: whether by a use, or because nobody looks any more.
         """
         column = age_bin(age)
+        self._num_bins = max(self._num_bins, min(column + 2, _NUM_BINS))
         self._ended[kind, column] += weight
         if reused:
             self._reused[kind, column] += weight
@@ -108,9 +110,10 @@ class ReuseHazard:
         Returns:
             Hits per request of staying. [wanted classes, age bins], up to one bin above the highest age.
         """
-        num_bins = min(age_bin(int(ages.max())) + 2, _NUM_BINS) if len(ages) else 1
-        rates = self._rates(kinds, ages, weights, wanted, num_bins)
-        return _best_density(rates, _WIDTHS[:num_bins])
+        if len(ages):
+            self._num_bins = max(self._num_bins, min(age_bin(int(ages.max())) + 2, _NUM_BINS))
+        rates = self._rates(kinds, ages, weights, wanted, self._num_bins)
+        return _best_density(rates, _WIDTHS[: self._num_bins])
 
     def _rates(self, kinds: Integers, ages: Integers, weights: Floats, wanted: Integers, num_bins: int) -> Floats:
         """Reuses per request. [wanted classes, num_bins]"""

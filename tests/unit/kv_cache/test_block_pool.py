@@ -190,6 +190,37 @@ def test_the_last_users_priority_is_told(fixture: Fixture) -> None:
     assert fixture.view.priority(block_id) == -1
 
 
+def test_the_longest_time_to_live_that_was_asked_for_is_told_while_the_block_is_cached(fixture: Fixture) -> None:
+    blocks = fixture.pool.allocate(2)
+    assert blocks is not None
+    asked, other = blocks
+    fixture.pool.cache(asked, b"a", None, 0, 0, ttl=5.0)
+    fixture.pool.cache(other, b"b", b"a", 1, 0)
+    view = fixture.view
+    assert (view.ttl(asked), view.ttl(other)) == (5.0, None)
+    fixture.pool.acquire([asked, other], ttl=3.0)
+    assert (view.ttl(asked), view.ttl(other)) == (5.0, 3.0)
+    fixture.pool.acquire([asked, other], ttl=30.0)
+    fixture.pool.acquire([asked, other])
+    assert (view.ttl(asked), view.ttl(other)) == (30.0, 30.0)
+    fixture.pool.uncache([asked])
+    assert fixture.pool.cache(asked, b"c", None, 0, 0)
+    assert view.ttl(asked) is None
+
+
+def test_content_tells_what_is_computed_again_and_in_which_group() -> None:
+    fixture = Fixture(8, num_groups=2)
+    blocks = fixture.pool.allocate(3)
+    assert blocks is not None
+    for group, block_id in enumerate(blocks[:2]):
+        fixture.pool.cache(block_id, b"a", None, 0, 0, group)
+    first, second = (fixture.view.content(block_id) for block_id in blocks[:2])
+    assert first != second
+    fixture.pool.uncache([blocks[0]])
+    fixture.pool.cache(blocks[2], b"a", None, 0, 0, 0)
+    assert fixture.view.content(blocks[2]) == first
+
+
 def test_children_are_counted_across_the_eviction_of_their_parent(fixture: Fixture) -> None:
     head, _ = fixture.cached_chain(b"a", b"b")
     fixture.pool.uncache([head])

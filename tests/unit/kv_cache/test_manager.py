@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from vcore_policies.eviction.lru import LRUEviction
 
+from vcore.interfaces.eviction import EvictionContext
 from vcore.kv_cache import KVCacheManager, RequestBlocks
 
 SIZE = 4
@@ -222,3 +223,23 @@ def test_forgetting_reaches_what_the_window_has_passed() -> None:
     kv.pool.release([block_id for _, _, block_id in kv.take_passed(blocks, 14)])
     kv.forget(blocks)
     assert kv.pool.num_cached == 0
+
+
+def test_a_time_to_live_reaches_what_a_request_computes_and_what_it_hits() -> None:
+    contexts: list[EvictionContext] = []
+
+    def make(context: EvictionContext) -> LRUEviction:
+        contexts.append(context)
+        return LRUEviction(options=None, context=context)
+
+    kv = KVCacheManager(20, SIZE, make, eviction_name="lru")
+    for ttl, tokens in ((None, range(9)), (60.0, range(17))):
+        blocks = kv.open((), 0, ttl)
+        match = kv.find_prefix(blocks, list(tokens))
+        kv.admit(blocks, match, kv.needs.num_columns(len(tokens)) - match.num_columns)
+        kv.publish(blocks, list(tokens), len(tokens))
+        kv.end_step()
+        [view] = [context.view for context in contexts]
+        full = blocks.block_ids[0][: len(tokens) // SIZE]
+        assert [view.ttl(block_id) for block_id in full] == [ttl] * len(full)
+        kv.release(blocks, finished=True)
