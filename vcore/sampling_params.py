@@ -163,4 +163,4 @@ def _request_error(error: ValidationError) -> RequestError:
     message = first["msg"].removeprefix("Value error, ")
     if not location:
         return RequestError(f"SamplingParams: {message}")
-    return RequestError(f"SamplingParams.{location}: {message}, got {first['input']!r}", param=location)
+    return RequestError(f"SamplingParams.{location}: {message}, got {first['input']!r:.200}", param=location)

@@ -249,7 +249,7 @@ class AsyncLLM:
             )
         return tokenizer
 
-    def render_chat(self, conversation: Conversation, **template_options: Any) -> TokensPrompt:
+    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """The prompt that the chat template makes of a conversation; as `LLM.render_chat`."""
         messages = check_conversation(conversation)
         tokenizer = self.get_tokenizer()
@@ -297,7 +297,7 @@ class AsyncLLM:
 
 def _takes_long(prompt: Prompt, params: SamplingParams) -> bool:
     """Whether checking a request could keep the event loop from others for milliseconds."""
-    if params.logits_processors or params.structured_output is not None:
-        return True  # a plugin may be imported
+    if params.logits_processors or params.structured_output is not None or params.bad_words:
+        return True  # a plugin may be imported, words are tokenised
     text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
     return isinstance(text, str) and len(text) > _SHORT_TEXT

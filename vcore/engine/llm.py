@@ -197,7 +197,7 @@ class LLM:
         requests = self._process_all([prompt], sampling_params)
         return self._driver.run(requests, stream=True)
 
-    def render_chat(self, conversation: Conversation, **template_options: Any) -> TokensPrompt:
+    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """The prompt that the chat template makes of a conversation, e.g. for `stream`.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vcore.engine.prompts import TokensPrompt
@@ -16,6 +17,7 @@ __all__ = ["render_prompt"]
 
 _LONG = 20_000
 """Characters from which on rendering and tokenising leave the event loop."""
+_OF_A_MESSAGE, _OF_A_TOOL = 50, 500
 _OWN_FIELDS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template")
 """What `chat_template_kwargs` may not set."""
 
@@ -28,9 +30,15 @@ async def render_prompt(context: ServerContext, body: ChatTemplateFields) -> Tok
     """
     messages = [message.for_template() for message in body.messages]
     options = _template_options(body, context.chat_template)
-    if sum(len(message.get("content") or "") for message in messages) > _LONG:
+    if _size(body, messages) > _LONG:
         return await asyncio.to_thread(context.engine.render_chat, messages, **options)
     return context.engine.render_chat(messages, **options)
+
+
+def _size(body: ChatTemplateFields, messages: Sequence[Mapping[str, Any]]) -> int:
+    """About how many characters come of it."""
+    text = sum(len(message.get("content") or "") for message in messages)
+    return text + _OF_A_MESSAGE * len(messages) + _OF_A_TOOL * len(body.tools or ())
 
 
 def _template_options(body: ChatTemplateFields, template: str | None) -> dict[str, Any]:

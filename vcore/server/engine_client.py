@@ -80,7 +80,7 @@ class EngineClient(Protocol):
     def num_unfinished(self) -> int:
         """How many requests are open."""
 
-    def render_chat(self, conversation: Conversation, **template_options: Any) -> TokensPrompt:
+    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """The prompt that the chat template makes of a conversation."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:

@@ -222,7 +222,7 @@ class ScriptedEngine:
         """The text of bytes."""
         return self.get_tokenizer().decode(token_ids, skip_special_tokens)
 
-    def render_chat(self, conversation: Conversation, **template_options: Any) -> TokensPrompt:
+    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """By the chat template."""
         text = self.get_tokenizer().render_chat(check_conversation(conversation), **template_options)
         return {"prompt_token_ids": self.encode(text), "prompt": text}

@@ -11,6 +11,8 @@ __all__ = ["ChatTemplates"]
 
 _DEFAULT = "default"
 _TOOL_USE = "tool_use"
+_MAX_ROLES = 20
+"""Most that an error message shows."""
 
 
 class ChatTemplates:
@@ -42,6 +44,7 @@ class ChatTemplates:
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
+        /,
         *,
         add_generation_prompt: bool = True,
         chat_template: str | None = None,
@@ -109,4 +112,5 @@ def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _roles(conversation: list[dict[str, Any]]) -> str:
-    return ", ".join(message["role"] for message in conversation)
+    roles = [message["role"] for message in conversation[:_MAX_ROLES]]
+    return ", ".join([*roles, "..."] if len(conversation) > _MAX_ROLES else roles)

@@ -163,7 +163,7 @@ class Tokenizer:
         return self.encode(text, add_special_tokens=False)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], /, add_generation_prompt: bool = True, **variables: Any
     ) -> str:
         """The text of a conversation by the model's chat template, special tokens included.
 

@@ -136,6 +136,20 @@ def test_messages_reach_the_template(make_server: Any, scripted: Any) -> None:
     assert not bytes(engine.served[-1].prompt_token_ids).decode().endswith(">")
 
 
+@pytest.mark.parametrize("name", ["self", "conversation", "messages_", "conversations", "tokenizer", "text", "", "a b"])
+def test_a_variable_of_a_template_may_have_any_name(make_server: Any, scripted: Any, name: str) -> None:
+    server = make_server(scripted(chat_template="{{ messages[0].content }}"))
+    response = server.post(CHAT, {"messages": HI, "max_tokens": 1, "chat_template_kwargs": {name: 1}})
+    assert response.status_code in (200, 400), response.text  # some names are the library's own
+
+
+def test_an_error_shows_the_first_roles_alone(make_server: Any, scripted: Any) -> None:
+    server = make_server(scripted(chat_template="{{ raise_exception('no') }}"))
+    response = server.post(CHAT, {"messages": HI * 5000})
+    assert response.status_code == 400
+    assert len(response.text) < 1000
+
+
 def test_an_answer_goes_on_with_the_last_message(server: Any) -> None:
     messages = [*HI, {"role": "assistant", "content": "well"}]
     assert server.post(CHAT, {"messages": messages, "continue_final_message": True}).status_code == 200
@@ -178,6 +192,9 @@ def test_as_many_tokens_as_fit_are_generated_by_default(make_server: Any, script
         ({"messages": HI, "audio": {}}, "audio"),
         ({"messages": HI, "web_search_options": {}}, "web_search_options"),
         ({"messages": HI, "chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
+        ({"messages": HI * (2**14 + 1)}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * (2**14 + 1)}]}, "messages"),
+        ({"messages": HI, "tools": [WEATHER] * 1025}, "tools"),
         ({"messages": HI, "continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
         ({"messages": HI, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     ],

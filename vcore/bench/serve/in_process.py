@@ -48,7 +48,7 @@ class AsyncEngine(Protocol):
         """Most tokens of prompt and output together."""
         ...
 
-    def render_chat(self, conversation: Any, **template_options: Any) -> Any:
+    def render_chat(self, conversation: Any, /, **template_options: Any) -> Any:
         """A prompt of a conversation."""
         ...
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from vcore.server.protocol.common import CommonAnswer, RequestModel, SamplingFields, TopLogprobs
+from vcore.server.protocol.lists import MAX_ITEMS, MAX_TOOLS, check_items
 from vcore.server.protocol.numbers import Count
 
 __all__ = [
@@ -115,8 +116,8 @@ class NamedToolChoice(RequestModel):
 class ChatTemplateFields(RequestModel):
     """What the chat template is given."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    tools: list[Tool] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_ITEMS), BeforeValidator(check_items)]
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     add_generation_prompt: bool | None = None
     """Whether the prompt ends with the beginning of the assistant's answer; true by default."""
     continue_final_message: bool | None = None

@@ -10,7 +10,8 @@ from typing_extensions import TypedDict
 
 from vcore.errors import RequestError
 from vcore.sampling_params import MAX_LOGPROBS, LogitsProcessorRequest
-from vcore.server.protocol.numbers import Count, Int32, Natural, Real, Seed, TokenId, Whole
+from vcore.server.protocol.lists import MAX_BIASES, TokenIds, Word, Words
+from vcore.server.protocol.numbers import Count, Int32, Natural, Real, Seed, Whole
 from vcore.server.structured_output import GUIDED_FIELDS, from_response_format
 from vcore.structured_output import StructuredOutput
 
@@ -37,7 +38,7 @@ TopLogprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
 
 Seconds = Annotated[Real, Field(gt=0.0, le=604_800.0)]
 """At most a week."""
-NonEmpty = Annotated[str, Field(min_length=1)]
+Bias = Annotated[Real, Field(ge=-100.0, le=100.0)]
 
 
 class RequestModel(BaseModel):
@@ -103,16 +104,16 @@ class SamplingFields(StructuredFields):
     repetition_penalty: Annotated[Real, Field(ge=0.01, le=100.0)] | None = None
     seed: Seed | None = None
     """The same seed gives the same text."""
-    stop: NonEmpty | list[NonEmpty] | None = None
+    stop: Word | Words | None = None
     """Strings that end a choice; the text ends before them."""
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: TokenIds | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     min_tokens: Natural | None = None
-    logit_bias: dict[str, Annotated[Real, Field(ge=-100.0, le=100.0)]] | None = None
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASES)] | None = None
     """By token id."""
-    allowed_token_ids: list[TokenId] | None = None
-    bad_words: list[NonEmpty] | None = None
+    allowed_token_ids: TokenIds | None = None
+    bad_words: Words | None = None
     skip_special_tokens: bool | None = None
     priority: Int32 | None = None
     """For scheduling policies that use it: lower is more urgent."""

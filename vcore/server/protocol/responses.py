@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vcore.server.protocol.common import RequestModel, SamplingFields, TopLogprobs
+from vcore.server.protocol.lists import MAX_ITEMS, MAX_TOOLS
 from vcore.server.protocol.numbers import Count
 
 __all__ = ["ResponseObject", "ResponseUsage", "ResponsesRequest"]
@@ -32,7 +33,7 @@ class ResponsesRequest(SamplingFields):
 
     model: str | None = None
     """One of ``/v1/models``; the first of them by default."""
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
+    input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ITEMS)]
     """A user's text; or items: messages, ``function_call``, ``function_call_output``, ``reasoning``."""
     instructions: str | None = None
     """Comes first, as the system's message."""
@@ -40,7 +41,7 @@ class ResponsesRequest(SamplingFields):
     """The most tokens to generate; by default as many as the model's length allows."""
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     """Functions: ``{"type": "function", "name": ..., "parameters": {...}}``."""
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

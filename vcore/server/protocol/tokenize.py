@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import NotRequired
 
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from vcore.server.protocol.chat import ChatTemplateFields
 from vcore.server.protocol.common import RequestModel
-from vcore.server.protocol.numbers import TokenId
+from vcore.server.protocol.lists import TokenIds
 
 __all__ = ["DetokenizeRequest", "Detokenized", "TokenizeChatRequest", "TokenizeTextRequest", "Tokenized"]
 
@@ -44,7 +43,7 @@ class DetokenizeRequest(RequestModel):
     """Token ids."""
 
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=10_000_000)]
+    tokens: TokenIds
     skip_special_tokens: bool | None = None
     """False by default."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
 
@@ -18,6 +20,9 @@ from vcore.server.protocol.tokenize import (
     TokenizeTextRequest,
 )
 from vcore.server.routes.declarations import BODY_ERRORS, error_responses
+
+if TYPE_CHECKING:
+    from vcore.tokenizer import Tokenizer
 
 __all__ = ["router"]
 
@@ -36,8 +41,12 @@ async def tokenize(body: TokenizeChatRequest | TokenizeTextRequest, context: Con
     answer: Tokenized = {"count": len(tokens), "max_model_len": context.engine.max_model_len, "tokens": tokens}
     if body.return_token_strs:
         tokenizer = context.engine.get_tokenizer()
-        answer["token_strs"] = [tokenizer.id_to_token(token) or "" for token in tokens]
+        answer["token_strs"] = await asyncio.to_thread(_names, tokenizer, tokens)
     return JsonResponse(answer)
+
+
+def _names(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    return [tokenizer.id_to_token(token) or "" for token in tokens]
 
 
 @router.post("/detokenize", operation_id="detokenize", response_model=Detokenized)
