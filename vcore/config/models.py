@@ -185,6 +185,9 @@ class RuntimeConfig(ConfigNode):
     torch's own choice."""
     enforce_eager: bool = False
     """Capture no CUDA graphs: every kernel is launched from the host. Slower; for looking into what goes on."""
+    graph_capture: Literal["lazily", "at_start"] = "lazily"
+    """When CUDA graphs are captured: each when a step first needs its size, which makes that step 50 to 100 ms longer;
+    or all of them before the first request. With `enforce_eager` there are none."""
     async_scheduling: bool | Auto = "auto"
     """Prepare a step while the one before it is computed; its tokens reach the host a step later. ``auto``: wherever
     the device is not the CPU."""

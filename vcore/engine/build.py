@@ -214,6 +214,7 @@ def _build_runner(
         num_threads=cast(int, config.runtime.num_threads),
         graph_sizes=_graph_sizes(resolution, capabilities),
         max_segment_tokens=_max_segment_tokens(resolution),
+        capture_at_start=config.runtime.graph_capture == "at_start",
     )
     return ModelRunner(
         settings,

@@ -2,7 +2,7 @@
 
 A launch costs the host some microseconds, a kernel of a small batch not many more: a replay launches a whole step at
 once. A graph has fixed shapes and addresses, so there is one for each of about twenty sizes; a step runs in the next
-larger one, padded (`DecodeInput`). Each is captured when a step first needs it.
+larger one, padded (`DecodeInput`). Each is captured when a step first needs it, or all of them ahead of any step.
 
     prepare            tokens and block tables, from what the host sent
     forward            hidden states
@@ -116,13 +116,24 @@ class DecodeGraphs:
             return None
         return self._hidden_states[: rows.size]
 
-    def measure(self, *, shares: bool = False) -> int:
-        """About how many bytes the graphs of all sizes take, found by capturing the largest and the smallest.
+    def capture_all(self, *, shares: bool = False) -> int:
+        """Capture what later steps may need, the largest sizes first: smaller ones find their memory in the pool.
 
-        Both those that sample and the others; `shares` says whether there will be some for steps with shared blocks.
+        Both graphs that sample and the others; `shares` says whether there will be some for steps with shared blocks.
+
+        Returns:
+            How many graphs there are.
         """
+        for size in reversed(tuple(self._sizes)):
+            for samples, sharing in _kinds(shares):
+                if (size, samples, sharing) not in self._graphs:
+                    self._capture(size, samples, sharing)
+        return len(self._graphs)
+
+    def measure(self, *, shares: bool = False) -> int:
+        """About how many bytes the graphs of `capture_all` take, found by capturing the largest and the smallest."""
         num_bytes = 0
-        for samples, sharing in itertools.product((True, False), (False, True) if shares else (False,)):
+        for samples, sharing in _kinds(shares):
             if self._sizes:
                 ends = (self._sizes[-1], self._sizes[0])
                 taken = [memory_taken_by(partial(self._capture, size, samples, sharing)) for size in ends]
@@ -188,3 +199,8 @@ class DecodeGraphs:
         if self._hidden_states is None:  # the first time is never within a capture
             self._hidden_states = hidden_states.new_empty((self._sizes[-1], *hidden_states.shape[1:]))
         self._hidden_states[:size].copy_(hidden_states)
+
+
+def _kinds(shares: bool) -> list[tuple[bool, bool]]:
+    """Of the graphs of one size, whether they sample, and whether attention is told of shared blocks."""
+    return list(itertools.product((True, False), (False, True) if shares else (False,)))

@@ -9,6 +9,8 @@ The three give the same. It knows nothing of sampling, and of rows only where gr
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +32,8 @@ from vcore.runner.segments import Segments, Step
 from vcore.runner.settings import RunnerSettings
 
 __all__ = ["ForwardPass"]
+
+logger = logging.getLogger(__name__)
 
 
 class ForwardPass:
@@ -100,6 +104,19 @@ class ForwardPass:
                 device=settings.device,
             )
 
+    @torch.inference_mode()
+    def record_all(self) -> None:
+        """Record now what steps would record as they first need it; nothing where nothing is recorded."""
+        if self.graphs is None and self._segments is None:
+            return
+        begin, num_graphs, num_sizes = time.perf_counter(), 0, 0
+        if self.graphs is not None:
+            num_graphs = self.graphs.capture_all(shares=self._shares())
+        if self._segments is not None:
+            num_sizes = self._segments.record_all(self._null_step)
+        seconds = time.perf_counter() - begin
+        logger.info("captured %d graphs and the segments of %d sizes in %.1f s", num_graphs, num_sizes, seconds)
+
     def drop_cache(self) -> None:
         """Free the cache, and what was recorded with its addresses."""
         for recorded in (self.graphs, self._segments):
@@ -161,12 +178,15 @@ class ForwardPass:
         self.initialize_cache(1)
         num_bytes = 0
         if self.graphs is not None:
-            shares = self.attention.uses_shared_prefix(settings.max_num_seqs, settings.max_blocks_per_row)
-            num_bytes += self.graphs.measure(shares=shares)
+            num_bytes += self.graphs.measure(shares=self._shares())
         if self._segments is not None:
             num_bytes += self._segments.measure(self._null_step)
         self.drop_cache()
         return num_bytes
+
+    def _shares(self) -> bool:
+        """Whether attention may be told of shared blocks."""
+        return self.attention.uses_shared_prefix(self._settings.max_num_seqs, self._settings.max_blocks_per_row)
 
     def _null_step(self, num_tokens: int) -> Step:
         """Tokens that belong to nobody."""

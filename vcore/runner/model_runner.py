@@ -154,7 +154,7 @@ class ModelRunner:
         return self._loaded().layout
 
     def initialize_cache(self, num_blocks: int) -> None:
-        """Allocate the cache of `num_blocks` blocks, the null block among them.
+        """Allocate the cache of `num_blocks` blocks, the null block among them, and capture what is to be by then.
 
         Raises:
             CapacityError: memory does not hold it; the message has the numbers.
@@ -162,6 +162,8 @@ class ModelRunner:
         forward = self._loaded()
         with on_device(self._settings.device):
             forward.initialize_cache(num_blocks)
+            if self._settings.capture_at_start:
+                forward.record_all()
         self._decode_path = None
         if forward.graphs is not None:
             self._decode_path = DecodePath(forward.graphs, self._state, self._sampling, self._settings.device)

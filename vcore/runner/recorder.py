@@ -18,7 +18,7 @@ import gc
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -77,9 +77,11 @@ class GraphRecorder(Recorder):
             with torch.cuda.stream(stream):
                 try:
                     yield
-                finally:
+                except BaseException:
                     if self._graph is not None:
-                        self.end()
+                        with suppress(RuntimeError):  # that the capture failed: what is raised says why
+                            self.end()
+                    raise
         finally:
             if collecting:
                 gc.enable()

@@ -54,7 +54,7 @@ class Step:
 
 
 class Segments:
-    """Records when a size is first needed, and replays. All on one device's current stream."""
+    """Records when a size is first needed, or all ahead, and replays. All on one device's current stream."""
 
     def __init__(
         self,
@@ -104,10 +104,24 @@ class Segments:
         # A step of this size has more tokens than the size below: no others are padding.
         return self._record(step, size, self._sizes[index - 1] if index else 0)
 
+    def record_all(self, make_step: Callable[[int], Step]) -> int:
+        """Record what later steps may need, the largest sizes first: smaller ones find their memory in the pool.
+
+        Args:
+            make_step: makes a step of a number of tokens, which may change nothing but the null block.
+
+        Returns:
+            How many sizes are recorded.
+        """
+        for size in reversed(tuple(self._sizes)):
+            if self.takes(size) and size not in self._recordings:
+                self.run(make_step(size))
+        return len(self._recordings)
+
     def measure(self, make_step: Callable[[int], Step]) -> int:
         """About how many bytes the recordings of all sizes take, found by making the largest and the smallest.
 
-        `make_step` makes a step of a number of tokens, which may change nothing but the null block.
+        `make_step` as for `record_all`.
         """
         if not self._sizes:
             return 0

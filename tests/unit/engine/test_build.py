@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ import torch
 from vcore.bench.null_model import NULL_MODEL_SPEC, write_null_model
 from vcore.bench.overhead import null_engine
 from vcore.config import load_config
+from vcore.engine import build
 from vcore.engine.build import build_engine
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.llm import LLM
@@ -30,6 +31,7 @@ from vcore.interfaces import (
     SchedulingPolicy,
 )
 from vcore.plugins import AttentionCapabilities, ExecutorSpec, SchedulingPolicySpec
+from vcore.runner import ModelRunner, RunnerSettings
 from vcore.sampling_params import SamplingParams
 
 CONTEXT = AttentionBackendContext(
@@ -94,6 +96,19 @@ def test_the_configured_number_of_threads_is_set() -> None:
             assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("when", "at_start"), [("lazily", False), ("at_start", True)])
+def test_the_runner_is_told_when_to_capture_graphs(when: str, at_start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[RunnerSettings] = []
+
+    def make_runner(settings: RunnerSettings, **parts: Any) -> ModelRunner:
+        told.append(settings)
+        return ModelRunner(settings, **parts)
+
+    monkeypatch.setattr(build, "ModelRunner", make_runner)
+    with null_engine(1, 0, 4, {"runtime.graph_capture": when}):
+        assert [settings.capture_at_start for settings in told] == [at_start]
 
 
 def test_without_a_limit_there_are_blocks_for_every_request() -> None:

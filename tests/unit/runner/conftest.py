@@ -80,6 +80,10 @@ class ContextModel(Model):
         assert input_ids.shape[0] == metadata.num_tokens
         for i in range(metadata.num_requests):
             num_queries = int(metadata.query_start_loc[i + 1] - metadata.query_start_loc[i])
+            last_slot = int(metadata.slot_mapping[metadata.query_start_loc[i + 1] - 1])
+            if last_slot == 0 and not metadata.block_table[i].any():  # nobody's: all of it is the null block's
+                digests += [0] * num_queries
+                continue
             seen = [self._visible(layer, i, num_queries, attn) for layer in range(len(self.windows))]
             tokens = seen[0]
             for window_tokens in seen[1:]:
@@ -347,6 +351,7 @@ def setup_runner() -> Callable[..., Setup]:
         device: str = "cpu",
         graph_sizes: tuple[int, ...] = (),
         max_segment_tokens: int = 0,
+        capture_at_start: bool = False,
     ) -> Setup:
         settings = RunnerSettings(
             device=torch.device(device),
@@ -360,6 +365,7 @@ def setup_runner() -> Callable[..., Setup]:
             cpu_cache_bytes_limit=1 << 20,
             graph_sizes=graph_sizes,
             max_segment_tokens=max_segment_tokens,
+            capture_at_start=capture_at_start,
         )
         used, loader, contexts = model or ContextModel(vocab_size, windows=windows), OneTensorLoader(), []
 
