@@ -194,7 +194,9 @@ def test_a_model_that_waits_for_the_device_goes_on_without(caplog: pytest.LogCap
 
 
 def test_memory_is_measured_by_recording() -> None:
-    assert small(two_calls).measure(lambda count: step_of([1] * count)) >= 0
+    segments = small(two_calls)
+    assert segments.measure(lambda count: step_of([1] * count)) >= 0
+    assert list(segments._recordings) == [16, 8]  # the largest, whose memory the others use again, and the smallest
 
 
 def test_an_alias_is_the_memory_and_keeps_none_of_it() -> None:

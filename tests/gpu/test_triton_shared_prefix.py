@@ -226,16 +226,24 @@ def test_large_batches(num_requests: int, num_heads: int, num_kv_heads: int) -> 
     check(replace(case, dtype=torch.bfloat16))
 
 
-def test_the_prefix_is_left_alone_unless_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [(None, True), (TritonPagedOptions(), True), (TritonPagedOptions(shared_prefix=False), False)],
+    ids=["no options", "default options", "shared_prefix: false"],
+)
+def test_a_prefix_is_shared_unless_the_option_says_no(options: TritonPagedOptions | None, shares: bool) -> None:
     case = Case(seq_lens=ROWS, num_shared=16)
-    _, _, metadata = make_batch(case)
-    context = make_backend(case.dtype)._context
-    for options in (None, TritonPagedOptions()):
-        backend = TritonPagedBackend(options=options, context=context)
-        assert backend.plan(metadata).num_shared_blocks is None
-        assert not backend.uses_shared_prefix(256, 1000)
-        assert not backend.build_layer(case.spec)._workspace.shared.numel()
-    backend = make_backend(case.dtype, min_shared_blocks=5)
+    q, cache, metadata = make_batch(case)
+    backend = TritonPagedBackend(options=options, context=make_backend(case.dtype)._context)
+    plan, layer = backend.plan(metadata), backend.build_layer(case.spec)
+    assert backend.uses_shared_prefix(2, 8) == shares
+    assert (plan.num_shared_blocks is not None) == shares
+    assert (layer._workspace.shared.numel() > 0) == shares  # what is not used takes no memory
+    assert_close(layer.forward(q, q, q, cache, plan), reference(case, q, cache, metadata), case.dtype)
+
+
+def test_a_prefix_must_be_long_enough_and_of_several_requests() -> None:
+    backend = make_backend(torch.float32, min_shared_blocks=5)
     answers = [backend.uses_shared_prefix(*numbers) for numbers in [(2, 5), (2, 4), (1, 5)]]
     assert answers == [True, False, False]
 
