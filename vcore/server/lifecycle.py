@@ -21,6 +21,7 @@ import uvicorn
 from vcore.errors import ConfigError
 from vcore.server.app import create_app
 from vcore.server.errors import ApiError
+from vcore.server.head_limits import HeadLimits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -153,7 +154,7 @@ class _Ending:
 def _uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=HeadLimits,
         ws="none",
         lifespan="on",
         log_config=None,
