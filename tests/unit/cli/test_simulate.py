@@ -68,8 +68,3 @@ def test_what_is_missing_or_unknown_is_said(
 ) -> None:
     assert run(arguments(trace, *more)) != 0
     assert message in capfd.readouterr().err
-
-
-def test_only_the_cache_can_be_replayed(trace: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["simulate", "--trace", str(trace)]) == 2
-    assert "--cache-only" in capfd.readouterr().err
