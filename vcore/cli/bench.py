@@ -103,25 +103,32 @@ def overhead(
     num_requests: Annotated[int, typer.Option("--num-requests", min=1, help="Decoding requests.")] = 256,
     cached_blocks: Annotated[int, typer.Option(min=0, help="Blocks of others in the prefix cache.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Counted steps.")] = 300,
+    eviction: Annotated[
+        list[str] | None, typer.Option(metavar="POLICY", help="Time an eviction policy, too; may be given again.")
+    ] = None,
+    eviction_blocks: Annotated[int, typer.Option(min=1, help="Size of the cache for that.")] = 100_000,
     set_: Set = None,
     profile: Annotated[Path | None, typer.Option(help="Write a cProfile of the steps there.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Milliseconds of a step over a model that computes nothing."""
+    """Milliseconds of a step over a model that computes nothing; microseconds of an event of eviction policies."""
+    from vcore.bench.eviction import measure_eviction
     from vcore.bench.overhead import measure_overhead
-    from vcore.config import parse_set
+    from vcore.config import load_config, parse_set
 
     overrides = dict(parse_set(set_ or []))
     with _report("overhead", as_json) as report:
-        report(
-            measure_overhead(
-                num_requests=num_requests,
-                cached_blocks=cached_blocks,
-                steps=steps,
-                overrides=overrides,
-                profile=profile,
-            )
+        result = measure_overhead(
+            num_requests=num_requests,
+            cached_blocks=cached_blocks,
+            steps=steps,
+            overrides=overrides,
+            profile=profile,
         )
+        if eviction:
+            rows = measure_eviction(load_config(None, overrides), eviction, num_blocks=eviction_blocks)
+            result["eviction"] = rows if as_json else {row["eviction"]: row["us_per_event"] for row in rows}
+        report(result)
 
 
 app.command()(kernels)
