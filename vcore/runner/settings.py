@@ -36,7 +36,7 @@ class RunnerSettings:
     max_segment_tokens: int = 0
     """Most tokens of other steps that are recorded in segments; fewer for a model that it would not pay for."""
     capture_at_start: bool = False
-    """Whether all graphs and segments are captured once there is a cache, instead of each when a step first needs it."""
+    """Whether graphs and segments are captured once there is a cache, instead of each when a step first needs it."""
     num_threads: int | None = None
     """CPU threads for computing, set for the whole process when the model is loaded; None leaves them."""
     cpu_cache_bytes_limit: int = CPU_CACHE_BYTES_LIMIT
