@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from vcore.config import EngineConfig, load_config
 from vcore.engine.conversations import Conversation, check_conversation
+from vcore.engine.param_checks import check_text_fits
 from vcore.engine.prompts import Prompt, TokensPrompt
 from vcore.engine.records import EngineListener, EngineState, EngineStatus, RequestRecord, StepRecord
 from vcore.engine.remote.composition import Composition
@@ -250,10 +251,15 @@ class AsyncLLM:
         return tokenizer
 
     def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
-        """The prompt that the chat template makes of a conversation; as `LLM.render_chat`."""
+        """The prompt that the chat template makes of a conversation; as `LLM.render_chat`.
+
+        Raises:
+            RequestTooLargeError: its text is too long for the model by far.
+        """
         messages = check_conversation(conversation)
         tokenizer = self.get_tokenizer()
         text = tokenizer.render_chat(messages, **template_options)
+        check_text_fits(text, tokenizer, self.max_model_len, "messages")
         return {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False), "prompt": text}
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:

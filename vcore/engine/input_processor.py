@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vcore.engine.param_checks import bad_words_token_ids, check_ids, check_params, check_something_is_left
+from vcore.engine.param_checks import (
+    bad_words_token_ids,
+    check_ids,
+    check_params,
+    check_something_is_left,
+    check_text_fits,
+)
 from vcore.engine.prompts import parse_prompt
 from vcore.engine.request import EngineRequest
 from vcore.errors import RequestError, RequestTooLargeError
@@ -140,6 +146,7 @@ class InputProcessor:
                 "none): pass token ids as {'prompt_token_ids': [...]}",
                 param="prompt",
             )
+        check_text_fits(text, self._tokenizer, self._max_model_len, "prompt")
         token_ids = self._tokenizer.encode(text)
         if not token_ids:
             raise RequestError(f"the tokenizer turns the prompt {text!r} into no tokens", param="prompt")

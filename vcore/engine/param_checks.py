@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vcore.engine.prompts import check_text
-from vcore.errors import RequestError
+from vcore.errors import RequestError, RequestTooLargeError
 from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from vcore.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["bad_words_token_ids", "check_ids", "check_params", "check_something_is_left"]
+__all__ = ["bad_words_token_ids", "check_ids", "check_params", "check_something_is_left", "check_text_fits"]
 
 
 def check_ids(token_ids: Iterable[int], vocab_size: int, param: str) -> None:
@@ -49,6 +49,20 @@ def check_params(params: SamplingParams, vocab_size: int, tokenizer: Tokenizer |
             )
         for text in texts:
             check_text(text, field)
+
+
+def check_text_fits(text: str, tokenizer: Tokenizer, max_model_len: int, param: str) -> None:
+    """Refuse a text that is far too long before it is tokenised, which takes seconds for millions of characters.
+
+    Raises:
+        RequestTooLargeError: it has more tokens than the model takes, however it is tokenised.
+    """
+    if len(text) > max_model_len and (fewest := tokenizer.fewest_tokens(text)) > max_model_len:
+        raise RequestTooLargeError(
+            f"the prompt has {len(text)} characters, so at least {fewest} tokens, and at most {max_model_len - 1} fit: "
+            f"max_model_len={max_model_len} counts prompt and output together. Shorten the prompt",
+            param=param,
+        )
 
 
 def bad_words_token_ids(words: Iterable[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -32,6 +32,7 @@ class Tokenizer:
         "_byte_fallback",
         "_byte_level",
         "_bytes",
+        "_longest_token",
         "_special_ids",
         "_special_tokens",
         "_templates",
@@ -59,6 +60,7 @@ class Tokenizer:
         self._byte_fallback = "ByteFallback" in decoders
         self._bytes: dict[int, bytes] = {}
         self._anchor: list[int] | None = None
+        self._longest_token: int | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -99,6 +101,15 @@ class Tokenizer:
         """The tokenizer as the text of a ``tokenizer.json``, for libraries that read one."""
         text: str = self._backend.to_str()
         return text
+
+    def fewest_tokens(self, text: str) -> int:
+        """How many tokens `text` has at the least, by its length and the longest token: nothing is tokenised.
+
+        A tokenizer that throws characters away, such as white space, may make fewer of a text that has many of them.
+        """
+        if self._longest_token is None:
+            self._longest_token = max(map(len, self._backend.get_vocab(with_added_tokens=True)))
+        return -(-len(text) // self._longest_token)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of `text`.

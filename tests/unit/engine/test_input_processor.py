@@ -122,6 +122,30 @@ def test_length_is_refused_with_the_numbers_and_cuts_max_tokens(with_text: Input
     assert max_tokens(2, None) == 30
 
 
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(byte_tokenizer: Tokenizer) -> None:
+    longest = max(len(byte_tokenizer.id_to_token(token) or "") for token in range(byte_tokenizer.vocab_size))
+    told = f"has {32 * longest + 1} characters, so at least 33 tokens"
+
+    def never(*_: Any, **__: Any) -> list[int]:
+        raise AssertionError("it was tokenised")
+
+    class Refusing(Tokenizer):
+        __slots__ = ()
+        encode = never
+
+    tokenizer = Refusing.__new__(Refusing)
+    for slot in Tokenizer.__slots__:
+        setattr(tokenizer, slot, getattr(byte_tokenizer, slot))
+    inputs = processor(tokenizer)
+    with pytest.raises(
+        RequestTooLargeError, match=f"has {32 * longest + 1} characters, so at least 33 tokens"
+    ) as caught:
+        inputs.process("a" * (32 * longest + 1), SamplingParams(), request_id="r")
+    assert caught.value.param == "prompt"
+    with pytest.raises(AssertionError, match="it was tokenised"):
+        inputs.process("a" * (32 * longest), SamplingParams(), request_id="r")
+
+
 def test_eos_is_the_models_unless_it_is_ignored(with_text: InputProcessor) -> None:
     def eos(**params: Any) -> tuple[int, ...]:
         return with_text.process([1], SamplingParams(**params), request_id="r").engine_requests[0].eos_token_ids

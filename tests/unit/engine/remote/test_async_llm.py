@@ -342,6 +342,9 @@ def test_questions(llm: AsyncLLM, runner: asyncio.Runner, tiny: str):
     assert llm.config.cache.num_blocks == 512
     assert llm.decode(llm.encode("Köln")) == "Köln"
     assert llm.render_chat([{"role": "user", "content": "hi"}])["prompt"] == "<user>hi"
+    with pytest.raises(RequestTooLargeError, match="has 100006 characters") as caught:
+        llm.render_chat([{"role": "user", "content": "x" * 100_000}])
+    assert caught.value.param == "messages"
     assert {plugin.kind for plugin in llm.plugins.plugins} >= {"model", "attention_backend", "scheduling_policy"}
     assert llm.catalog.entries
     assert llm.health().state == "ready"
