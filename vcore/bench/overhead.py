@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from vcore.bench.null_model import NULL_MODEL_SPEC, VOCAB_SIZE, write_null_model
+from vcore.bench.policy_stopwatch import PolicyStopwatch
+from vcore.bench.waiting_load import MAX_OUTPUT_LEN, MAX_PROMPT_LEN, WaitingLoad
 from vcore.config import load_config
 from vcore.engine.build import Engine, build_engine
 from vcore.engine.core import EngineCore
@@ -32,6 +34,7 @@ def measure_overhead(
     num_requests: int = 256,
     cached_blocks: int = 1000,
     steps: int = 300,
+    waiting: int = 0,
     overrides: dict[str, Any] | None = None,
     profile: Path | None = None,
 ) -> dict[str, Any]:
@@ -41,43 +44,88 @@ def measure_overhead(
         num_requests: requests that decode greedily, all in every step.
         cached_blocks: blocks of finished requests that fill the prefix cache meanwhile.
         steps: counted steps, after 50 that are not.
+        waiting: requests that wait meanwhile; then those that run end after some steps, and arrivals take their places
+            (`WaitingLoad`), so that the scheduling policy has work to do in each step.
         overrides: configuration keys, such as ``{"cache.eviction": "fifo"}``.
         profile: where to write a cProfile of the counted steps, which slows them down.
 
     Returns:
-        ``num_requests``, ``cached_blocks``, and ``step_ms`` (the median), ``mean_ms``, ``p99_ms``.
+        ``num_requests``, ``cached_blocks``, and ``step_ms`` (the median), ``mean_ms``, ``p99_ms``; ``waiting``, and, if
+        that is not 0, ``policy_ms``: mean processor time a step in the scheduling policy's methods.
     """
-    with null_engine(num_requests, cached_blocks, steps + 50, overrides or {}) as engine:
+    overrides = overrides or {}
+    if waiting:
+        times, cached, policy_ms = _time_waiting(num_requests, cached_blocks, steps, waiting, overrides, profile)
+    else:
+        times, cached = _time_decoding(num_requests, cached_blocks, steps, overrides, profile)
+        policy_ms = None
+    milliseconds = np.asarray(times) * 1e3
+    return {
+        "num_requests": num_requests,
+        "cached_blocks": cached,
+        "waiting": waiting,
+        "steps": steps,
+        "step_ms": float(np.median(milliseconds)),
+        "mean_ms": float(milliseconds.mean()),
+        "p99_ms": float(np.percentile(milliseconds, 99)),
+        "policy_ms": policy_ms,
+    }
+
+
+def _time_decoding(
+    num_requests: int, cached_blocks: int, steps: int, overrides: dict[str, Any], profile: Path | None
+) -> tuple[list[float], int]:
+    """Seconds of each step, and blocks in the cache."""
+    with null_engine(num_requests, cached_blocks, steps + 50, overrides) as engine:
         core = engine.core
         _fill_cache(core, cached_blocks)
         _start_decoding(core, num_requests, steps + 50)
         for _ in range(49):
             core.step()
-        gc.collect()
-        gc.freeze()
-        profiler = cProfile.Profile() if profile else None
-        if profiler:
-            profiler.enable()
         times = []
-        for _ in range(steps):
-            began = time.perf_counter()
-            output = core.step()
-            times.append(time.perf_counter() - began)
-            assert len(output.token_ids) == num_requests
+        with _quiet(profile):
+            for _ in range(steps):
+                began = time.perf_counter()
+                output = core.step()
+                times.append(time.perf_counter() - began)
+                assert len(output.token_ids) == num_requests
+        return times, core.stats().cached_blocks
+
+
+def _time_waiting(
+    num_requests: int, cached_blocks: int, steps: int, waiting: int, overrides: dict[str, Any], profile: Path | None
+) -> tuple[list[float], int, float]:
+    """Seconds of each step, blocks in the cache, and milliseconds a step in the scheduling policy."""
+    num_tokens = MAX_PROMPT_LEN - PROMPT_LEN + MAX_OUTPUT_LEN
+    with null_engine(num_requests, cached_blocks, num_tokens, overrides) as engine:
+        core = engine.core
+        load = WaitingLoad(core, VOCAB_SIZE)
+        _fill_cache(core, cached_blocks)
+        load.fill(num_requests + waiting)
+        load.run(MAX_OUTPUT_LEN)  # until requests end in every step
+        load.times.clear()
+        # Nothing but this asks an engine for its policy, so there is no public way.
+        stopwatch = PolicyStopwatch(core._scheduler._policy._policy)
+        with _quiet(profile):
+            load.run(steps)
+        return load.times, core.stats().cached_blocks, stopwatch.seconds / steps * 1e3
+
+
+@contextmanager
+def _quiet(profile: Path | None) -> Iterator[None]:
+    """Without collections of garbage that was there before; profiled if `profile` is given."""
+    gc.collect()
+    gc.freeze()
+    profiler = cProfile.Profile() if profile else None
+    if profiler:
+        profiler.enable()
+    try:
+        yield
+    finally:
         if profiler and profile:
             profiler.disable()
             profiler.dump_stats(str(profile))
         gc.unfreeze()
-        stats = core.stats()
-    milliseconds = np.asarray(times) * 1e3
-    return {
-        "num_requests": num_requests,
-        "cached_blocks": stats.cached_blocks,
-        "steps": steps,
-        "step_ms": float(np.median(milliseconds)),
-        "mean_ms": float(milliseconds.mean()),
-        "p99_ms": float(np.percentile(milliseconds, 99)),
-    }
 
 
 @contextmanager

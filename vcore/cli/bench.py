@@ -103,6 +103,8 @@ def overhead(
     num_requests: Annotated[int, typer.Option("--num-requests", min=1, help="Decoding requests.")] = 256,
     cached_blocks: Annotated[int, typer.Option(min=0, help="Blocks of others in the prefix cache.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Counted steps.")] = 300,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; others end and arrive meanwhile.")] = 0,
+    policy: Annotated[str | None, typer.Option(help="Scheduling policy: --set scheduler.policy=NAME.")] = None,
     eviction: Annotated[
         list[str] | None, typer.Option(metavar="POLICY", help="Time an eviction policy, too; may be given again.")
     ] = None,
@@ -116,12 +118,14 @@ def overhead(
     from vcore.bench.overhead import measure_overhead
     from vcore.config import load_config, parse_set
 
-    overrides = dict(parse_set(set_ or []))
+    chosen = [] if policy is None else [f"scheduler.policy={policy}"]
+    overrides = dict(parse_set([*(set_ or []), *chosen]))
     with _report("overhead", as_json) as report:
         result = measure_overhead(
             num_requests=num_requests,
             cached_blocks=cached_blocks,
             steps=steps,
+            waiting=waiting,
             overrides=overrides,
             profile=profile,
         )

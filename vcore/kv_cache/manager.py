@@ -121,6 +121,13 @@ class KVCacheManager:
         limit = (len(token_ids) - 1) // self.block_size
         return self._finder.find(hashes, limit, self.block_size, self._filling)
 
+    def count_cached(self, blocks: RequestBlocks, token_ids: Sequence[int]) -> int:
+        """Tokens of the longest cached beginning, as `find_prefix` has it but for blocks that are being filled."""
+        if not self.prefix_caching:
+            return 0
+        hashes = blocks.chain.extend(token_ids)
+        return self._finder.count(hashes, (len(token_ids) - 1) // self.block_size, self.block_size) * self.block_size
+
     def admit(self, blocks: RequestBlocks, match: PrefixMatch, num_columns: int) -> None:
         """Give a request without blocks its cached beginning and `num_columns` columns more.
 

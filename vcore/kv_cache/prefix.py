@@ -76,6 +76,11 @@ class PrefixFinder:
             count < reachable,
         )
 
+    def count(self, hashes: Sequence[bytes], limit: int, block_size: int) -> int:
+        """How many columns `find` would hit if nothing were being filled."""
+        limit = min([limit, *(len(self._chain(group, hashes, limit)) for group in self._full)])
+        return self._fit_windows(hashes, limit, block_size, ())
+
     def _chain(self, group: int, hashes: Sequence[bytes], limit: int) -> list[int]:
         """The cached blocks of `group` up to the first that is missing."""
         by_hash, chain = self._pool.by_hash[group], []

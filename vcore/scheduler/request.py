@@ -169,8 +169,7 @@ class PolicyView:
         version = self._kv.pool.version
         if version != self._cached_version:
             self._cached_version = version
-            match = self._kv.find_prefix(self._request.blocks, self._request.token_ids)
-            self._cached = match.num_columns * self._kv.block_size
+            self._cached = self._kv.count_cached(self._request.blocks, self._request.token_ids)
         return self._cached
 
     def prefix_hashes(self) -> tuple[bytes, ...]:

@@ -45,11 +45,11 @@ class FairSharePolicy(QueueingPolicy):
         self._weights = dict(options.weights)
         self._max_tenants = options.max_tenants
         self._accounts: dict[str | None, TenantAccount] = {}
-        self._served: dict[int, tuple[RequestView, TenantAccount]] = {}
-        """By arrival, of those that were admitted and have not ended."""
         self._heap: list[_Entry] = []
         """One entry that counts for each tenant that waits; a counter may have grown since."""
         self._serial = 0
+        self._now = 0
+        """Counts the moments at which counters are looked at; they are brought up to date only then."""
         self._level = 0.0
         """Where the last one joined those that wait."""
         self._waited_last: TenantAccount | None = None
@@ -62,6 +62,7 @@ class FairSharePolicy(QueueingPolicy):
         if not len(account.queue):
             self._raise_level()
             # One that is preempted did not go idle.
+            account.charge_outputs(self._output_weight, self._now)
             if request.num_preemptions == 0:
                 account.counter = max(account.counter, self._level)
         account.queue.push(0, request)
@@ -79,8 +80,7 @@ class FairSharePolicy(QueueingPolicy):
 
     def walk(self, now: float) -> Iterator[RequestView]:
         """The first of the tenant with the least counter, time and again."""
-        for request, account in self._served.values():
-            account.charge_outputs(request, self._output_weight)
+        self._now += 1
         walks: dict[str | None, Generator[RequestView]] = {}
         exhausted: list[TenantAccount] = []
         try:
@@ -105,19 +105,17 @@ class FairSharePolicy(QueueingPolicy):
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
         """The tenant that was served least takes from the budget first."""
-        keys = [(self._account(request).counter, request.arrival_index) for request in running]
+        self._now += 1
+        keys = [(self._counter(request), request.arrival_index) for request in running]
         return sorted(range(len(running)), key=keys.__getitem__)
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """The latest of the tenant that was served most."""
-        return max(
-            range(len(running)),
-            key=lambda index: (
-                not running[index].num_preemptions,
-                self._account(running[index]).counter if not running[index].num_preemptions else 0.0,
-                running[index].arrival_index,
-            ),
-        )
+        self._now += 1
+        fresh = [index for index, request in enumerate(running) if not request.num_preemptions]
+        if not fresh:
+            return super().pick_victim(running)
+        return max(fresh, key=lambda index: (self._counter(running[index]), running[index].arrival_index))
 
     def on_admitted(self, requests: Sequence[RequestView]) -> None:
         """Charge those that no walk has charged, as it ended with them or it was their turn."""
@@ -127,10 +125,9 @@ class FairSharePolicy(QueueingPolicy):
     def on_finished(self, requests: Sequence[RequestView]) -> None:
         """Charge the rest."""
         for request in requests:
-            served = self._served.pop(request.arrival_index, None)
-            if served is not None:
-                served[1].charge_outputs(request, self._output_weight)
-                served[1].end(request)
+            account = self._accounts.get(request.tenant)
+            if account is not None:
+                account.end(request, self._output_weight)
 
     def _account(self, request: RequestView) -> TenantAccount:
         tenant = request.tenant
@@ -140,9 +137,13 @@ class FairSharePolicy(QueueingPolicy):
             account = self._accounts[tenant] = TenantAccount(tenant, weight)
         return account
 
+    def _counter(self, request: RequestView) -> float:
+        account = self._account(request)
+        account.charge_outputs(self._output_weight, self._now)
+        return account.counter
+
     def _charge_inputs(self, request: RequestView, account: TenantAccount) -> None:
-        if request.arrival_index not in self._served:
-            self._served[request.arrival_index] = (request, account)
+        if not account.was_admitted(request):
             account.charge_inputs(request, self._input_weight)
 
     def _enter(self, account: TenantAccount) -> None:
@@ -154,6 +155,8 @@ class FairSharePolicy(QueueingPolicy):
         """The waiting tenant with the least counter, beside those that a walk has exhausted."""
         while self._heap:
             counter, serial, account = self._heap[0]
+            # Counters only grow, so whoever is first with the one at hand, and still after this, has the least.
+            account.charge_outputs(self._output_weight, self._now)
             if account.entry == (counter, serial) and len(account.queue) and counter >= account.counter:
                 return account
             heapq.heappop(self._heap)
@@ -165,8 +168,10 @@ class FairSharePolicy(QueueingPolicy):
 
     def _raise_level(self) -> None:
         """A tenant joins: at the least counter of those that wait, or at that of the one that waited last."""
+        self._now += 1
         joins = self._least() or self._waited_last
         if joins is not None:
+            joins.charge_outputs(self._output_weight, self._now)
             self._level = max(self._level, joins.counter)
 
     def _forget_idle(self) -> None:

@@ -51,10 +51,12 @@ class MultilevelFeedbackPolicy(SchedulingPolicy):
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """The deepest of those that may be displaced; of those, and if nobody may, the latest to arrive."""
+        levels = [self._level(request) for request in running]
         allowed = [index for index, request in enumerate(running) if self._may_go(request)]
         if not allowed:
             return super().pick_victim(running)
-        return max(allowed, key=lambda index: (self._level(running[index]), running[index].arrival_index))
+        deepest = max(levels[index] for index in allowed)
+        return max((index for index in allowed if levels[index] == deepest), key=lambda i: running[i].arrival_index)
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
         """Only one that has sunk deeper."""

@@ -25,8 +25,8 @@ class PrefixAwarePolicy(QueueingPolicy):
 
     The order is not computed anew in each step. A request joins the tree on arrival; one that is admitted tells what
     the cache is about to have, for all that share its prefix at once. What was evicted meanwhile shows when a request
-    comes to the front, where its prefix is looked up: if less is there than was thought, its node falls back. Of
-    prefixes that are equally long the depth-first order decides; where requests end at one node, arrival does.
+    comes to the front, where its prefix is looked up: if less is there than was thought, its node falls back. Below
+    a prefix the depth-first order decides; where requests end at one node, arrival does.
 
     When blocks run out, the latest to arrive is preempted. Nobody is preempted for another.
 
@@ -40,6 +40,8 @@ class PrefixAwarePolicy(QueueingPolicy):
         self._longest_first = options.order == "longest"
         self._block_size = context.block_size
         self._tree = PrefixTree()
+        self._offered: PrefixNode | None = None
+        """Where the request is that a walk named last."""
         self._heap: list[_Entry] = []
         """Nodes by cached blocks, for ``longest``."""
 
@@ -51,7 +53,9 @@ class PrefixAwarePolicy(QueueingPolicy):
             self._mark(hashes, request.num_cached_tokens() // self._block_size)
 
     def on_left(self, request: RequestView) -> None:
-        """It leaves the tree."""
+        """It leaves the tree; if a walk has just named it, it is served, and the walk may not go on."""
+        if self._offered is not None and request in self._offered.queue:
+            self._tree.serve(self._offered)
         self._tree.discard(request)
 
     def on_admitted(self, requests: Sequence[RequestView]) -> None:
@@ -79,18 +83,27 @@ class PrefixAwarePolicy(QueueingPolicy):
                     continue
                 met[node.serial] = node
                 with closing(self._walk_below(node, named)) as below:
+                    is_seen = False
                     for request in below:
-                        cached = request.num_cached_tokens() // self._block_size
-                        if cached < node.cached:  # evicted
+                        # All below have these blocks in common, so one look-up tells of all.
+                        if not is_seen and not self._holds(node, request):
                             del met[node.serial]
-                            node.cached = cached
-                            self._offer(node)
                             break
+                        is_seen = True
                         named.add(request.arrival_index)
                         yield request
         finally:
             for node in met.values():
                 self._offer(node)
+
+    def _holds(self, node: PrefixNode, request: RequestView) -> bool:
+        """Whether what is thought to be cached of the node is, by one of its requests; if not it falls back."""
+        cached = request.num_cached_tokens() // self._block_size
+        if cached >= node.cached:
+            return True
+        node.cached = cached
+        self._offer(node)
+        return False
 
     def _walk_below(self, top: PrefixNode, named: Set[int]) -> Generator[RequestView]:
         """Depth first, those who are not named yet."""
@@ -104,11 +117,11 @@ class PrefixAwarePolicy(QueueingPolicy):
                 with closing(node.queue.walk()) as queue:
                     for request in queue:
                         if request.arrival_index not in named:
+                            self._offered = node
                             yield request
-                            if request not in self._tree:
-                                self._tree.serve(node)
                 stack.append(node.heaviest_first())
         finally:
+            self._offered = None
             for children in stack:
                 children.close()
 

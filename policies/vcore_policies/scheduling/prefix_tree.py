@@ -174,10 +174,9 @@ class PrefixTree:
         assert parent is not None
         middle = self._node(parent, node.hashes, depth)
         middle.weight = node.weight
-        middle.current = node
         parent.children[node.hashes[parent.depth]] = middle
         if parent.current is node:
-            parent.current = middle
+            parent.current, middle.current = middle, node
         parent.offer(middle)
         node.parent = middle
         middle.children[node.hashes[depth]] = node

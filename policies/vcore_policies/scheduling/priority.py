@@ -36,15 +36,22 @@ class PriorityPolicy(SchedulingPolicy):
 
     def waiting_key(self, request: RequestView) -> float:
         """The urgency; the core breaks ties by arrival."""
-        return self._level(request) + request.arrival_time * self._per_second
+        level = request.priority
+        if not -self._max_level <= level <= self._max_level:
+            level = self._level(request)
+        return level + request.arrival_time * self._per_second
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
         """The most urgent takes from the budget first."""
-        return sorted(range(len(running)), key=lambda i: self._urgency(running[i]))
+        urgency = [self.waiting_key(request) for request in running]
+        return sorted(range(len(running)), key=lambda i: (urgency[i], running[i].arrival_index))
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """The least urgent; of those, the latest to arrive."""
-        return max(range(len(running)), key=lambda i: self._urgency(running[i]))
+        urgency = [self.waiting_key(request) for request in running]
+        least = max(urgency)
+        equals = (index for index, value in enumerate(urgency) if value == least)
+        return max(equals, key=lambda i: running[i].arrival_index)
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
         """Only for one of a better priority, unless the victim's age makes up for that."""
@@ -52,6 +59,3 @@ class PriorityPolicy(SchedulingPolicy):
 
     def _level(self, request: RequestView) -> int:
         return max(-self._max_level, min(self._max_level, request.priority))
-
-    def _urgency(self, request: RequestView) -> tuple[float, int]:
-        return self.waiting_key(request), request.arrival_index

@@ -44,21 +44,24 @@ class ShortestRemainingPolicy(ShortestJobPolicy):
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
         """Who has least left takes from the budget first."""
-        left = [self._left(request) for request in running]
+        left = [self._left_running(request) for request in running]
         return sorted(range(len(running)), key=left.__getitem__)
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """Who has most left of those that may be displaced; if nobody may, the latest to arrive."""
+        left = [self._left_running(request) for request in running]
+        # Of equals the one that was admitted last.
+        index = max(reversed(range(len(left))), key=left.__getitem__)
+        if self._may_go(running[index]):
+            return index
         allowed = [index for index, request in enumerate(running) if self._may_go(request)]
-        if not allowed:
-            return super().pick_victim(running)
-        return max(allowed, key=lambda index: (self._left(running[index]), running[index].arrival_index))
+        return max(reversed(allowed), key=left.__getitem__) if allowed else super().pick_victim(running)
 
     def should_displace(self, waiting: RequestView, victim: RequestView) -> bool:
         """Whether that saves enough."""
         if self._ratio is None or not self._may_go(victim):
             return False
-        return self._ratio * self._left(waiting) <= self._left(victim)
+        return self._ratio * self._left(waiting) <= self._left_running(victim)
 
     def on_admitted(self, requests: Sequence[RequestView]) -> None:
         """Keep what is expected of them, so that asking for their rest is cheap."""
@@ -75,10 +78,20 @@ class ShortestRemainingPolicy(ShortestJobPolicy):
         return request.num_preemptions <= self._max_displacements
 
     def _left(self, request: RequestView) -> float:
+        """Of one that waits, and has all of its tokens to compute."""
+        return self._input_weight * request.num_tokens + self._output_weight * self._outputs_left(request)
+
+    def _left_running(self, request: RequestView) -> float:
+        """Of one that runs. Asked of all that run at once, so it looks at prompts only where they may not be done."""
+        left = self._output_weight * self._outputs_left(request)
+        if request.num_output_tokens:
+            return left
+        return left + self._input_weight * max(0, request.num_tokens - request.num_computed_tokens)
+
+    def _outputs_left(self, request: RequestView) -> float:
         expected = self._expected.get(request.arrival_index)
         if expected is None:
             expected = self._expected_tokens(request)
         generated = request.num_output_tokens
-        outputs = max(expected - generated, _SURPLUS * generated, 1.0)
-        inputs = max(0, request.num_tokens - request.num_computed_tokens)
-        return self._input_weight * inputs + self._output_weight * outputs
+        left = expected - generated
+        return left if left >= 1.0 and left >= _SURPLUS * generated else max(_SURPLUS * generated, 1.0)
