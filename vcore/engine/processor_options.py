@@ -18,15 +18,18 @@ __all__ = ["ProcessorOptions"]
 class ProcessorOptions:
     """Looks names up among what is installed: a request can name a plugin, never code to import."""
 
-    def __init__(self, catalog: Catalog, structured_output: PluginChoice | None = None) -> None:
+    def __init__(self, catalog: Catalog, structured_output: PluginChoice | None = None, *, loads: bool = True) -> None:
         """Look names up in `catalog`.
 
         Args:
             catalog: what is installed.
             structured_output: which processor keeps texts to their form: `sampling.structured_output`, resolved.
+            loads: whether a processor is imported when it is first asked for, so that one that cannot be is refused
+                here. Not where it is to run elsewhere: it may take seconds and bring in torch.
         """
         self._catalog = catalog
         self._structured_output = structured_output
+        self._loads = loads
         self._found: dict[str, CatalogEntry] = {}
 
     def check(self, asked: LogitsProcessorRequest) -> LogitsProcessorRequest:
@@ -71,6 +74,7 @@ class ProcessorOptions:
 
     def _find(self, name: str) -> CatalogEntry:
         entry = self._catalog.find(PluginKind.LOGITS_PROCESSOR, name)
-        self._catalog.load(entry)  # so that one that cannot be imported is refused here, not in a step
+        if self._loads:
+            self._catalog.load(entry)  # so that one that cannot be imported is refused here, not in a step
         self._found[name] = entry
         return entry

@@ -56,8 +56,12 @@ class HeadLimits(HttpToolsProtocol):
         self._progressed = False
         super().data_received(data)
         self._num_bytes = 0 if self._progressed else self._num_bytes + len(data)
-        if self._num_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._num_bytes > MAX_HEAD_BYTES:
             self._refuse()
+        elif self._num_bytes and self._timer is None:  # line breaks before a head are not of it
+            self._start_timer()
 
     def on_message_begin(self) -> None:
         """The parser sees the first byte of a head."""
@@ -90,7 +94,10 @@ class HeadLimits(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _time_out(self) -> None:
-        if not self._answers and not self.transport.is_closing():
+        self._timer = None
+        if self._answers:
+            self._start_timer()
+        elif not self.transport.is_closing():
             self.transport.close()
 
     def _refuse(self) -> None:

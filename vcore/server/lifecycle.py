@@ -37,6 +37,9 @@ _KEEP_ALIVE_S = 65
 _GRACE_S = 10.0
 """After the drain: for answers that say so to go out."""
 
+_MAX_FILES = 1 << 16
+_BACKLOG = 2048
+
 Announce = Callable[[str], None]
 """Told of the server's address once it answers."""
 
@@ -55,6 +58,7 @@ def run_server(engine: AsyncLLM, settings: ServerSettings, announce: Announce) -
         VcoreError: the engine could not be started.
     """
     _check_tls(settings)
+    _allow_connections()
     with contextlib.closing(_bind(settings)) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(engine, settings, listener, announce))
 
@@ -64,6 +68,7 @@ async def _run(engine: AsyncLLM, settings: ServerSettings, listener: socket.sock
         app = create_app(engine, settings)
         server = _Server(_uvicorn_config(app, settings), lambda: announce(_address(listener, settings)))
         ending = _Ending(server, app, settings.drain_s)
+        _listen(listener, settings)
         with _on_signals(ending.on_signal):
             await server.serve(sockets=[listener])
 
@@ -160,6 +165,7 @@ def _uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S),
         ssl_certfile=settings.tls_cert,
@@ -174,6 +180,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def _allow_connections() -> None:
+    """Take as many open files as the system gives for the asking: often 1,024 are given, and a connection takes one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_tls(settings: ServerSettings) -> None:
@@ -194,12 +211,24 @@ def _bind(settings: ServerSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except (OSError, UnicodeError) as error:
         listener.close()
-        raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {error}. Choose another --port (0 takes any), or "
-            "end what listens there"
-        ) from error
+        raise _cannot_listen(settings, error) from error
     listener.setblocking(False)
     return listener
+
+
+def _listen(listener: socket.socket, settings: ServerSettings) -> None:
+    """Let clients connect. Of two servers that took an address while neither listened, the second one fails here."""
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(settings, error) from error
+
+
+def _cannot_listen(settings: ServerSettings, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {settings.host} port {settings.port}: {error}. Choose another --port (0 takes any), or end "
+        "what listens there"
+    )
 
 
 def _address(listener: socket.socket, settings: ServerSettings) -> str:

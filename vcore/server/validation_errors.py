@@ -34,10 +34,10 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
     return ApiError(400, f"{param or 'the body'}: {message}{got}", param=param or None)
 
 
-def _depth(found: tuple[list[str | int], Mapping[str, Any]]) -> int:
-    """How far an error reached into what was sent; a field that is not there was not sent."""
+def _depth(found: tuple[list[str | int], Mapping[str, Any]]) -> float:
+    """How far an error reached into what was sent; what is not there was not sent, what is too long nearly fits."""
     path, error = found
-    return len(path) - int(error["type"] == "missing")
+    return len(path) - int(error["type"] == "missing") + 0.5 * int(error["type"] == "too_long")
 
 
 def _path(error: Mapping[str, Any], body: object) -> list[str | int]:

@@ -82,6 +82,11 @@ def test_what_cannot_be_used_is_a_request_error(
     assert caught.value.param == "logits_processors"
 
 
+def test_where_it_runs_elsewhere_a_processor_is_not_imported(checker: ProcessorOptions) -> None:
+    asked = LogitsProcessorRequest(name="absent")
+    assert ProcessorOptions(checker._catalog, loads=False).check(asked) == asked
+
+
 class TestForms:
     @staticmethod
     def options(checker: ProcessorOptions, choice: PluginChoice | None) -> ProcessorOptions:

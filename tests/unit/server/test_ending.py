@@ -68,6 +68,35 @@ def test_a_signal_ends_an_idle_server(number: signal.Signals) -> None:
         socket.create_connection((host, int(port)))
 
 
+def test_of_two_servers_that_start_at_once_the_slower_one_says_that_it_cannot_listen() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))  # taken, but nobody listens: so two can have it
+
+        class SlowEngine(LivingEngine):
+            async def on_start(self) -> None:
+                other.listen()
+
+        engine = SlowEngine()
+        settings = ServerSettings(port=other.getsockname()[1])
+        with pytest.raises(ConfigError, match=r"cannot listen on .*Choose another --port"):
+            run_server(cast(Any, engine), settings, pytest.fail)
+        assert engine.life == ["start", "ready", "close"]
+
+
+def test_as_many_connections_as_the_system_gives() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = min(256, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, before[1]))
+    try:
+        run(LivingEngine(), lambda address: interrupt())
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(before[1], 65536)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_model_is_loaded_ends_the_attempt(number: signal.Signals) -> None:
     class SlowEngine(LivingEngine):

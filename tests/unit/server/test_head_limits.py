@@ -142,6 +142,19 @@ def test_a_head_that_takes_too_long_ends_its_connection(monkeypatch: pytest.Monk
     run(work)
 
 
+def test_line_breaks_before_a_head_do_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(connection: Connection) -> None:
+        connection.send(HEAD + b"Content-Length: 0\r\n\r\n")
+        await connection.answered(1)
+        monkeypatch.setattr(head_limits, "HEAD_TIMEOUT_S", 0.0)
+        connection.send(b"\r\n")
+        async with asyncio.timeout(10):
+            while not connection.transport.closed:
+                await asyncio.sleep(0)
+
+    run(work)
+
+
 def test_a_slow_second_head_does_not_cut_the_answer_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(connection: Connection) -> None:
         connection.may_answer.clear()
@@ -153,5 +166,8 @@ def test_a_slow_second_head_does_not_cut_the_answer_to_the_first(monkeypatch: py
         assert not connection.transport.closed
         connection.may_answer.set()
         await connection.answered(1)
+        async with asyncio.timeout(10):
+            while not connection.transport.closed:  # but it ends the connection after that
+                await asyncio.sleep(0)
 
     run(work)

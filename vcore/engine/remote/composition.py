@@ -46,7 +46,7 @@ class EngineFacts:
 
     def input_processor(self) -> InputProcessor:
         """Checks prompts for this engine. Options of logits processors are checked, and cross as they were given."""
-        options = ProcessorOptions(self.catalog, self.config.sampling.structured_output)
+        options = ProcessorOptions(self.catalog, self.config.sampling.structured_output, loads=False)
 
         def check(asked: LogitsProcessorRequest) -> LogitsProcessorRequest:
             options.check(asked)
