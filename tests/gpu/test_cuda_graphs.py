@@ -84,6 +84,18 @@ def test_tokens_are_those_of_eager_steps(model: Path, temperature: float, asynch
         assert sorted(graphs._graphs) == [(size, True, False) for size in (1, 2, 4, 8, 16)]
 
 
+def test_all_graphs_are_there_before_the_first_request_if_asked_for(model: Path) -> None:
+    with engine(model) as llm:
+        expected = generate(llm, PROMPTS, LENGTHS, temperature=0.0)
+    with engine(model, graph_capture="at_start") as llm:
+        graphs = graphs_of(llm)
+        assert graphs is not None
+        captured = list(graphs._graphs)
+        assert {size for size, _, _ in captured} == {1, 2, 4, 8, 16}
+        assert generate(llm, PROMPTS, LENGTHS, temperature=0.0) == expected
+        assert list(graphs._graphs) == captured
+
+
 def test_requests_that_sample_in_their_own_ways_run_in_graphs_too(model: Path) -> None:
     params = [{"temperature": 0.8, "seed": 1, "top_p": 0.7}, {"temperature": 0.0, "presence_penalty": 1.0}, {}]
     wanted = [
