@@ -100,6 +100,21 @@ def test_a_graph_captures_a_remembered_launch() -> None:
     torch.testing.assert_close(out, x * 3.0)
 
 
+def copy_kernel(out_ptr, x_ptr):
+    tl.store(out_ptr, tl.load(x_ptr))
+
+
+@pytest.mark.gpu
+@pytest.mark.interpreted
+@pytest.mark.parametrize(("version", "kind"), [("3.6.0", QuickKernel), ("3.9.0", JITFunction), ("4.0.0", JITFunction)])
+def test_only_launchers_that_are_known_are_called_past_triton(
+    monkeypatch: pytest.MonkeyPatch, version: str, kind: type
+) -> None:
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    monkeypatch.setattr(triton, "__version__", version)
+    assert type(quick_jit(copy_kernel)) is kind
+
+
 @pytest.mark.gpu
 @pytest.mark.interpreted
 def test_memory_of_launches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

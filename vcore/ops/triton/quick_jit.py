@@ -18,6 +18,8 @@ from triton.runtime.jit import JITFunction
 
 __all__ = ["QuickKernel", "quick_jit"]
 
+_KNOWN_VERSIONS = ("3.6.",)
+"""Of Triton: what its launcher takes is not public, and was tested with these. With others, `triton.jit` serves."""
 _MOST_LAUNCHES = 4096
 """Kinds of launches that a kernel remembers; numbers that change from step to step make new ones."""
 
@@ -28,7 +30,7 @@ def quick_jit(function: Any = None, *, do_not_specialize: Iterable[str] = ()) ->
 
     def make(function: Callable[..., None]) -> Any:
         names = list(do_not_specialize)
-        if knobs.runtime.interpret:
+        if knobs.runtime.interpret or not triton.__version__.startswith(_KNOWN_VERSIONS):
             return triton.jit(function, do_not_specialize=names)
         return QuickKernel(function, do_not_specialize=names)
 
