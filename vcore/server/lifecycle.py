@@ -21,7 +21,7 @@ import uvicorn
 from vcore.errors import ConfigError
 from vcore.server.app import create_app
 from vcore.server.errors import ApiError
-from vcore.server.head_limits import HeadLimits
+from vcore.server.http_connection import HttpConnection
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -159,7 +159,7 @@ class _Ending:
 def _uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=HeadLimits,
+        http=HttpConnection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,0 +1,169 @@
+"""Clients that do not read, over real sockets with small buffers, and what is no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from vcore.server import http_connection
+from vcore.server.http_connection import HttpConnection
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
+PIECE = b"x" * 16_384
+ENOUGH = 600
+"""Pieces that no system keeps for a client that does not read."""
+
+
+class Sender:
+    """An application that sends until its client is gone, or all is sent."""
+
+    def __init__(self) -> None:
+        self.num_sent = 0
+        self.left = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        watch = asyncio.ensure_future(receive())
+        while self.num_sent < ENOUGH and not watch.done():
+            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+            self.num_sent += 1
+            await asyncio.sleep(0)
+        if watch.done():
+            self.left.set()
+        watch.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[socket.socket]:
+    """A connection to `app` that reads nothing by itself."""
+    config = uvicorn.Config(app, http=HttpConnection, interface="asgi3", lifespan="off", log_config=None)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpConnection(config, ServerState(), {}, loop), "127.0.0.1", 0)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    try:
+        await loop.sock_connect(client, server.sockets[0].getsockname())
+        yield client
+    finally:
+        client.close()
+        server.close()
+
+
+def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "STALL_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        app = Sender()
+        async with served(app) as client, asyncio.timeout(30):
+            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
+            await app.left.wait()
+        assert app.num_sent < ENOUGH
+
+    asyncio.run(main())
+
+
+def test_a_client_that_reads_at_last_gets_everything() -> None:
+    async def main() -> None:
+        app, loop = Sender(), asyncio.get_running_loop()
+        async with served(app) as client, asyncio.timeout(30):
+            await loop.sock_sendall(client, REQUEST)
+            before = -1
+            while app.num_sent > before:  # until it waits for the client
+                before = app.num_sent
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert app.num_sent < ENOUGH
+            data = bytearray()
+            while not data.endswith(b"\r\n0\r\n\r\n"):
+                data += await loop.sock_recv(client, 1 << 20)
+        assert data.count(b"x") == ENOUGH * len(PIECE)
+        assert not app.left.is_set()
+
+    asyncio.run(main())
+
+
+class Transport(asyncio.Transport):
+    """Has bytes that nobody takes, or fewer each time it is asked."""
+
+    def __init__(self, *num_unsent: int) -> None:
+        super().__init__()
+        self._num_unsent = list(num_unsent)
+        self.written = b""
+        self.ends: list[str] = []
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self._num_unsent.pop(0) if len(self._num_unsent) > 1 else self._num_unsent[0]
+
+    def is_closing(self) -> bool:
+        return bool(self.ends)
+
+    def close(self) -> None:
+        self.ends.append("close")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+
+def connection(*num_unsent: int) -> tuple[HttpConnection, Transport]:
+    config = uvicorn.Config(Sender(), http=HttpConnection, interface="asgi3", lifespan="off", log_config=None)
+    made, transport = HttpConnection(config, ServerState(), {}, asyncio.get_running_loop()), Transport(*num_unsent)
+    made.connection_made(transport)
+    return made, transport
+
+
+def test_whoever_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "STALL_TIMEOUT_S", 0.0)
+
+    looks: list[list[str]] = []
+
+    async def main() -> None:
+        made, transport = connection(50, 40, 40, 39, 39, 39)
+        check = made._check_progress
+        monkeypatch.setattr(made, "_check_progress", lambda: (check(), looks.append(list(transport.ends))))
+        made.pause_writing()
+        async with asyncio.timeout(10):
+            while not transport.ends:
+                await asyncio.sleep(0)
+        made.connection_lost(None)
+
+    asyncio.run(main())
+    assert looks == [[], [], ["abort"]]
+
+
+@pytest.mark.parametrize(("num_unsent", "end"), [(0, "close"), (5, "abort")])
+def test_an_idle_connection_is_not_kept_for_an_answer_that_nobody_reads(num_unsent: int, end: str) -> None:
+    async def main() -> None:
+        made, transport = connection(num_unsent)
+        made.timeout_keep_alive_handler()
+        assert transport.ends == [end]
+        made.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_what_is_no_http_is_told_in_the_shape_of_all_errors() -> None:
+    async def main() -> None:
+        made, transport = connection()
+        made.data_received(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
+        head, _, body = transport.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert f"content-length: {len(body)}".encode() in head
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+        assert transport.ends == ["close"]
+        made.connection_lost(None)
+
+    asyncio.run(main())
