@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["render_prompt"]
 
-_LONG = 20_000
-"""Characters from which on rendering and tokenising leave the event loop."""
-_OF_A_MESSAGE, _OF_A_TOOL = 50, 500
+_LONG = 4000
+"""Characters that are rendered and tokenised in a millisecond or two; more leave the event loop to others."""
+_MESSAGE_LENGTH = 50
+"""What a message costs besides its text, in characters."""
 _OWN_FIELDS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template")
 """What `chat_template_kwargs` may not set."""
 
@@ -30,15 +31,24 @@ async def render_prompt(context: ServerContext, body: ChatTemplateFields) -> Tok
     """
     messages = [message.for_template() for message in body.messages]
     options = _template_options(body, context.chat_template)
-    if _size(body, messages) > _LONG:
+    if _length(messages) + _length(options.get("tools", ())) > _LONG:
         return await asyncio.to_thread(context.engine.render_chat, messages, **options)
     return context.engine.render_chat(messages, **options)
 
 
-def _size(body: ChatTemplateFields, messages: Sequence[Mapping[str, Any]]) -> int:
-    """About how many characters come of it."""
-    text = sum(len(message.get("content") or "") for message in messages)
-    return text + _OF_A_MESSAGE * len(messages) + _OF_A_TOOL * len(body.tools or ())
+def _length(value: Any) -> int:  # whatever JSON holds
+    """About how many characters a template makes of `value`, however deep it is nested."""
+    length, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            length += len(one)
+        elif isinstance(one, Mapping):
+            length += _MESSAGE_LENGTH
+            waiting += one.values()
+        elif isinstance(one, Sequence):
+            waiting += one
+    return length
 
 
 def _template_options(body: ChatTemplateFields, template: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class ServerContext:
         scheduler = engine.config.scheduler
         max_running = _UNRESOLVED_SEQS if scheduler.max_num_seqs == "auto" else scheduler.max_num_seqs
         template = None if settings.chat_template is None else _read_template(settings.chat_template)
+        _warm_up(engine, template)
         return cls(
             engine=engine,
             settings=settings,
@@ -86,6 +88,13 @@ def _tokenizer(engine: EngineClient) -> Tokenizer | None:
         return engine.get_tokenizer()
     except RequestError:
         return None
+
+
+def _warm_up(engine: EngineClient, template: str | None) -> None:
+    """Render something now: the first time takes most of a second, in which nobody else would be served."""
+    options = {} if template is None else {"chat_template": template}
+    with contextlib.suppress(RequestError):  # there is no template, or it wants another conversation
+        engine.render_chat([{"role": "user", "content": "hi"}], **options)
 
 
 def _read_template(path: Path) -> str:

@@ -107,9 +107,9 @@ class Generation:
 
     async def _pump(self, index: int, prompt: Prompt, mode: OutputMode) -> None:
         request_id = self.request_id if len(self._prompts) == 1 else f"{self.request_id}-{index}"
-        note_request(request_id, prompt)
-        generated = self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
         try:
+            note_request(request_id, prompt)
+            generated = self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
             async with aclosing(generated) as outputs:
                 async for output in outputs:
                     await self._mailbox.put((index, output))

@@ -93,8 +93,8 @@ def _add_item(messages: list[dict[str, Any]], item: Mapping[str, Any], name: str
     elif kind == "function_call":
         call = {"name": item.get("name"), "arguments": item.get("arguments")}
         calls = [{"id": item.get("call_id"), "type": "function", "function": call}]
-        if messages and messages[-1].get("tool_calls"):
-            messages[-1]["tool_calls"] += calls  # calls beside each other were made in one message
+        if messages and messages[-1]["role"] == "assistant":  # it called with what it said, or beside other calls
+            messages[-1]["tool_calls"] = messages[-1].get("tool_calls", []) + calls
         else:
             messages.append({"role": "assistant", "content": None, "tool_calls": calls})
     elif kind == "function_call_output":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,47 @@ def test_messages_reach_the_template(make_server: Any, scripted: Any) -> None:
     assert text == "[system|a|][user|bc|][assistant||Bern][tool|d|]red>"
     assert server.post(CHAT, body | {"add_generation_prompt": False}).status_code == 200
     assert not bytes(engine.served[-1].prompt_token_ids).decode().endswith(">")
+
+
+def test_an_empty_list_of_calls_is_none(make_server: Any, scripted: Any) -> None:
+    server = make_server(scripted(chat_template="{{ 'tool_calls' in messages[0] }}"))
+    message = {"role": "assistant", "content": "a", "tool_calls": []}
+    assert server.post(CHAT, {"messages": [message], "max_tokens": 1}).status_code == 200
+    assert bytes(server.engine.served[-1].prompt_token_ids) == b"False"
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"messages": HI}, "here"),
+        ({"messages": [{"role": "user", "content": "x" * 5000}]}, "elsewhere"),
+        ({"messages": HI * 100}, "elsewhere"),
+        ({"messages": HI, "tools": [{"type": "function", "function": {"name": "f", "description": "x" * 5000}}]},
+         "elsewhere"),
+    ],
+    ids=["short", "long", "many", "tools"],
+)  # fmt: skip
+def test_what_takes_long_to_render_keeps_nobody_waiting(
+    make_server: Any, scripted: Any, body: dict[str, Any], where: str
+) -> None:
+    engine = scripted(max_model_len=20_000, overrides={"chat.tool_parser": "hermes"})
+    server, render, threads = make_server(engine), engine.render_chat, []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return render(*args, **options)
+
+    engine.render_chat = watched
+    assert server.post(CHAT, {**body, "max_tokens": 1}).status_code == 200
+    assert threads == [where == "here"]
+
+
+def test_the_template_is_compiled_before_the_first_request(make_server: Any, scripted: Any, tmp_path: Path) -> None:
+    engine, rendered = scripted(), []
+    engine.render_chat = lambda conversation, **options: rendered.append(options)
+    (tmp_path / "mine.jinja").write_text("mine")
+    make_server(engine, chat_template=tmp_path / "mine.jinja")
+    assert rendered == [{"chat_template": "mine"}]
 
 
 @pytest.mark.parametrize("name", ["self", "conversation", "messages_", "conversations", "tokenizer", "text", "", "a b"])

@@ -72,7 +72,7 @@ def test_a_cut_answer_is_incomplete(thinker: Any) -> None:
     assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
-def test_items_become_messages(server: Any) -> None:
+def test_items_become_messages(server: Any, make_server: Any, scripted: Any) -> None:
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
         {"type": "reasoning", "summary": [], "content": []},
@@ -83,7 +83,16 @@ def test_items_become_messages(server: Any) -> None:
     response = server.post(RESPONSES, {"input": items, "instructions": "be brief", "max_output_tokens": 1})
     assert response.status_code == 200, response.text
     text = bytes(server.engine.served[-1].prompt_token_ids).decode()
-    assert text == "<system>be brief<user>weather?<assistant>let me see<assistant><tool>rain<assistant>"
+    assert text == "<system>be brief<user>weather?<assistant>let me see<tool>rain<assistant>"
+    first, second = (
+        {"type": "function_call", "call_id": one, "name": "weather", "arguments": "{}"} for one in ("1", "2")
+    )
+    template = "{% for m in messages %}{{ m.role }}:{{ m.content }}:{{ (m.tool_calls or []) | length }} {% endfor %}"
+    engine = scripted(chat_template=template)
+    items = [items[0], items[2], first, second, items[4], first]
+    assert make_server(engine).post(RESPONSES, {"input": items}).status_code == 200
+    text = bytes(engine.served[-1].prompt_token_ids).decode()
+    assert text == "user:weather?:0 assistant:let me see:2 tool:rain:0 assistant::1 ", "one message a turn"
 
 
 def test_an_error_in_mid_stream_is_told(make_server: Any, scripted: Any) -> None:

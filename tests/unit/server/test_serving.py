@@ -69,6 +69,15 @@ def run(server: Any, work: Callable[[], Awaitable[None]]) -> None:
 # Failures
 
 
+def test_a_failure_before_the_engine_is_asked_is_told(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("vcore.server.generation.note_request", fail)
+    response = server.post(COMPLETIONS, BODY)
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "code"),
     [

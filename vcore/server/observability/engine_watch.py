@@ -48,6 +48,7 @@ class EngineWatch:
         self._composition: Composition | None = None
         self._moment: EngineMoment | None = None
         self._taken = 0.0
+        self._asking = asyncio.Lock()
 
     @property
     def composition(self) -> Composition | None:
@@ -60,14 +61,15 @@ class EngineWatch:
         return self._composition
 
     async def moment(self) -> EngineMoment:
-        """The engine as it is now, or was a fraction of a second ago."""
-        now = self._clock()
-        moment = self._moment
-        if moment is None or now - self._taken > _FRESH_S or moment.status.state != self._engine.health().state:
-            stats = await self._stats()
-            moment = self._moment = EngineMoment(self.composition, self._engine.health(), stats)
-            self._taken = now
-        return moment
+        """The engine as it is now, or was a fraction of a second ago. Those who ask meanwhile wait for one answer."""
+        async with self._asking:
+            now = self._clock()
+            moment = self._moment
+            if moment is None or now - self._taken > _FRESH_S or moment.status.state != self._engine.health().state:
+                stats = await self._stats()
+                moment = self._moment = EngineMoment(self.composition, self._engine.health(), stats)
+                self._taken = self._clock()
+            return moment
 
     async def _stats(self) -> SchedulerStats | None:
         engine = self._engine

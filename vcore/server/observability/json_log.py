@@ -7,12 +7,15 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TextIO
 
 __all__ = ["JsonLog"]
 
 _QUEUE = 10_000
 """Lines that may wait to be written; beyond, they are dropped and counted."""
+_PATIENCE_S = 2.0
+"""How long the end of a server waits for a stream that is full."""
 
 
 class JsonLog:
@@ -39,8 +42,9 @@ class JsonLog:
     def close(self) -> None:
         """Write what is queued, and stop; harmless twice."""
         if self._thread.is_alive():
-            self._lines.put(None)
-            self._thread.join(timeout=5.0)
+            with suppress(queue.Full):  # nobody reads the stream: what is queued is lost with the process
+                self._lines.put(None, timeout=_PATIENCE_S)
+            self._thread.join(timeout=_PATIENCE_S)
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ class BlockPicture:
         self._packed = b""
         self._num_blocks = 0
         self._taken: float | None = None
+        self._asking = asyncio.Lock()
 
     async def take(self) -> tuple[int, bytes]:
         """The number of blocks, the null block among them, and their packed states (see `vcore.kv_cache.BlockMap`).
@@ -46,8 +48,9 @@ class BlockPicture:
         state = self._engine.health().state
         if state != "ready":
             raise EngineError(f"the engine is {state}")
-        now = self._clock()
-        if self._taken is None or now - self._taken > _FRESH_S:
-            found = await self._engine.block_map()
-            self._num_blocks, self._packed, self._taken = found.num_blocks, pack(found.states), now
-        return self._num_blocks, self._packed
+        async with self._asking:  # those who ask meanwhile wait for one answer
+            if self._taken is None or self._clock() - self._taken > _FRESH_S:
+                found = await self._engine.block_map()
+                self._num_blocks, self._packed = found.num_blocks, pack(found.states)
+                self._taken = self._clock()
+            return self._num_blocks, self._packed

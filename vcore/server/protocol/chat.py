@@ -70,6 +70,8 @@ class ChatMessage(RequestModel):
             message["role"] = "system"
         if isinstance(self.content, list):
             message["content"] = "".join(part.text for part in self.content)
+        if not message.get("tool_calls"):
+            message.pop("tool_calls", None)  # templates take an empty list for calls
         for call in message.get("tool_calls", ()):
             call["function"]["arguments"] = _object(call["function"]["arguments"])
         return message

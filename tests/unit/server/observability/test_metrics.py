@@ -14,6 +14,8 @@ from vcore.errors import EngineError
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.server.observability.definitions import COMMON_LABELS, METRICS
 from vcore.server.observability.engine_metrics import EngineMetrics
+from vcore.server.observability.engine_watch import EngineWatch
+from vcore.server.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[4]
 PLUGIN = ResolvedPlugin(
@@ -145,6 +147,25 @@ def test_an_engine_that_dies_while_it_is_asked_or_that_is_busy(
     server.engine.stats = lambda: asyncio.Event().wait()
     server.engine.last_stats = make_stats
     assert value(server.get("/metrics").text, "kv_cache_usage_perc") == 0.25
+
+
+def test_those_who_ask_at_once_share_an_answer(server: Any, make_stats: Any) -> None:
+    asked, stats = [], make_stats()
+
+    async def answer() -> Any:
+        asked.append(1)
+        await asyncio.sleep(0)
+        return stats
+
+    server.engine.stats = answer
+    watch = EngineWatch(server.engine, ServerSettings())
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(watch.moment() for _ in range(5)))
+
+    moments = asyncio.run(ask())
+    assert [one.stats for one in moments] == [stats] * 5
+    assert len(asked) == 1
 
 
 def test_http_is_counted_by_route_and_status(server: Any) -> None:

@@ -207,6 +207,18 @@ def test_the_next_line_says_how_many_were_dropped(monkeypatch: pytest.MonkeyPatc
     assert json.loads(stream.getvalue().splitlines()[-1])["dropped_lines"] == 2
 
 
+def test_a_reader_that_never_reads_does_not_keep_the_server_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_log, "_QUEUE", 1)
+    monkeypatch.setattr(json_log, "_PATIENCE_S", 0.0)
+    stream = BlockedStream()
+    log = JsonLog(stream)
+    log.write("first", {})
+    stream.entered.wait()
+    log.write("second", {})
+    log.close()
+    stream.free.set()
+
+
 def test_a_reader_that_is_gone_and_closing_twice_do_no_harm() -> None:
     stream = io.StringIO()
     stream.close()

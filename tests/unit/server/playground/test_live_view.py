@@ -80,6 +80,7 @@ class Engine:
 
     async def block_map(self) -> BlockMap:
         self.asked += 1
+        await asyncio.sleep(0)
         return BlockMap(num_blocks=5, block_size=16, used=2, free=2, cached=1, states=bytes([0, 1, 2, 3, 0]))
 
 
@@ -91,7 +92,11 @@ def test_all_who_look_share_a_picture() -> None:
     assert asyncio.run(picture.take()) == first == (5, bytes([0b11_10_01_00, 0]))
     assert engine.asked == 1
     now = 2.0
-    asyncio.run(picture.take())
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(picture.take() for _ in range(5)))
+
+    asyncio.run(all_at_once())
     assert engine.asked == 2
 
 
