@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from vcore.errors import RequestError
@@ -13,6 +16,8 @@ _DEFAULT = "default"
 _TOOL_USE = "tool_use"
 _MAX_ROLES = 20
 """Most that an error message shows."""
+_ASKS_FOR_NO_CONTENT = re.compile(r"""\bcontent['"]?\]?\s+is\s+(?:not\s+)?none\b""")
+_WRITES_ARGUMENTS = re.compile(r"""\barguments['"]?\]?\s*(?:\+|~|-?\}\})""")
 
 
 class ChatTemplates:
@@ -53,7 +58,8 @@ class ChatTemplates:
         """The prompt's text.
 
         Args:
-            messages: mappings with ``role`` and ``content``, and what else the template reads.
+            messages: mappings with ``role`` and ``content``, and what else the template reads. Arguments of calls may
+                be objects; a template that writes them as they are gets JSON.
             add_generation_prompt: end with the beginning of the assistant's answer.
             chat_template: a template to use instead of the model's own.
             variables: passed on to the template, such as ``tools``, ``documents``, ``continue_final_message``.
@@ -63,6 +69,7 @@ class ChatTemplates:
         """
         conversation = _checked(messages)
         template = chat_template or self._choose(variables.get("tools"))
+        conversation = _as_expected(conversation, template)
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
@@ -109,6 +116,36 @@ def _checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 param="messages",
             )
     return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+def _as_expected(conversation: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """The messages in the form that `template` reads, where templates differ: DeepSeek's tell a message that only calls
+    tools by its content, which is None and not missing, and take the arguments of calls for text."""
+    asks_for_no_content, writes_arguments = _habits(template)
+    if asks_for_no_content:
+        conversation = [message if "content" in message else {**message, "content": None} for message in conversation]
+    if writes_arguments:
+        conversation = [_with_written_arguments(message) for message in conversation]
+    return conversation
+
+
+@lru_cache(maxsize=16)
+def _habits(template: str) -> tuple[bool, bool]:
+    """Whether a template tells a content that is None, and whether it writes arguments of calls without a filter."""
+    return _ASKS_FOR_NO_CONTENT.search(template) is not None, _WRITES_ARGUMENTS.search(template) is not None
+
+
+def _with_written_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": list(map(_with_text, calls))} if isinstance(calls, list) else message
+
+
+def _with_text(call: Any) -> Any:  # whatever stands among the calls of a message
+    function = call.get("function") if isinstance(call, Mapping) else None
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(arguments, Mapping):
+        return call
+    return {**call, "function": {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}}
 
 
 def _roles(conversation: list[dict[str, Any]]) -> str:

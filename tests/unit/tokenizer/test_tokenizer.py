@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tokenizers
@@ -129,6 +129,46 @@ class TestChatTemplates:
         template = "{{ 'x' if 'tool_calls' in messages[0] else 'absent' }}"
         message = {"role": "user", "content": "hi", "tool_calls": None}
         assert self.tokenizer(default=template).render_chat([message]) == "absent"
+
+    CALLS: ClassVar = {
+        "role": "assistant",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"city": "Zürich"}}}],
+    }
+
+    @pytest.mark.parametrize(
+        ("template", "text"),
+        [
+            ("{{ m['tool_calls'][0]['function']['arguments'] + '!' }}", '{"city": "Zürich"}!'),
+            ("{{ m.tool_calls[0].function.arguments }}", '{"city": "Zürich"}'),
+            ("{{ m.tool_calls[0].function.arguments | tojson }}", '{"city": "Zürich"}'),
+            ("{% for k, v in m.tool_calls[0].function.arguments | items %}{{ k }}={{ v }}{% endfor %}", "city=Zürich"),
+        ],
+    )
+    def test_arguments_of_calls_are_what_the_template_writes(self, template: str, text: str) -> None:
+        tokenizer = self.tokenizer(default="{% set m = messages[0] %}" + template)
+        assert tokenizer.render_chat([self.CALLS]) == text
+        assert self.CALLS["tool_calls"][0]["function"]["arguments"] == {"city": "Zürich"}
+
+    def test_arguments_that_are_text_stay_as_they_are(self) -> None:
+        tokenizer = self.tokenizer(default="{{ messages[0].tool_calls[0].function.arguments }}")
+        call = {"function": {"name": "f", "arguments": '{ "a":1}'}}
+        assert tokenizer.render_chat([{"role": "assistant", "tool_calls": [call]}]) == '{ "a":1}'
+
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "{{ 'calls' if messages[0]['content'] is none else 'text' }}",
+            "{{ 'text' if messages[0].content is not none else 'calls' }}",
+        ],
+    )
+    def test_a_template_that_asks_for_no_content_is_told_of_it(self, template: str) -> None:
+        tokenizer = self.tokenizer(default=template)
+        assert tokenizer.render_chat([self.CALLS]) == "calls"
+        assert tokenizer.render_chat([{**self.CALLS, "content": "hi"}]) == "text"
+
+    def test_no_content_is_missing_where_another_key_is_asked_for(self) -> None:
+        template = "{{ messages[0].reasoning_content is none }} {{ messages[0].content is defined }}"
+        assert self.tokenizer(default=template).render_chat([self.CALLS]) == "False False"
 
     def test_tools_take_their_own_template(self) -> None:
         tokenizer = self.tokenizer(default="plain", tool_use="with {{ tools[0].name }}")
