@@ -88,14 +88,24 @@ class MessageSocket:
     def _read(self) -> None:
         """Read until there is nothing: the file descriptor tells only of what comes after that."""
         for _ in range(_MAX_BURST):
-            if not self._reading:
+            frame = self._next_frame()
+            if frame is None:
                 return
             try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._on_message(decode_from_engine(frame))
+                self._on_message(decode_from_engine(frame))
+            except BaseException:
+                self._loop.call_soon(self._read)  # others stand behind it
+                raise
         self._loop.call_soon(self._read)
+
+    def _next_frame(self) -> bytes | None:
+        """A frame that has come; None if there is none, or nobody reads any more."""
+        if not self._reading:
+            return None
+        try:
+            return self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
 
     def close(self) -> None:
         """Close, and remove the file. Harmless when called twice."""

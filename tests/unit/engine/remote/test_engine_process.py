@@ -21,7 +21,9 @@ import uvloop
 
 from vcore import AsyncLLM, RestartPolicy, SamplingParams
 from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
+from vcore.engine.remote.channel import SocketChannel
 from vcore.engine.remote.message_socket import MessageSocket
+from vcore.engine.remote.messages import Reply
 from vcore.errors import ConfigError, EngineDeadError, ModelError, PluginError
 from vcore.outputs import RequestOutput
 
@@ -345,6 +347,34 @@ def test_two_engines_at_once_on_uvloop(tiny: str):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check())
+
+
+def test_a_message_whose_reader_raises_keeps_none_behind_it_back():
+    taken: list[Any] = []
+
+    def take(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 1:
+            raise RuntimeError("a fault of the reader's")
+
+    async def check() -> None:
+        raised: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        messages = MessageSocket(take)
+        channel = SocketChannel(messages.address, messages.server_key)
+        try:
+            for number in range(3):
+                channel.send(Reply(number))
+            async with asyncio.timeout(10):
+                while len(taken) < 3:
+                    await asyncio.sleep(0)
+        finally:
+            channel.close()
+            messages.close()
+        assert [message.serial for message in taken] == [0, 1, 2]
+        assert [str(error) for error in raised] == ["a fault of the reader's"]
+
+    asyncio.run(check())
 
 
 def test_over_tcp_only_who_knows_the_key_gets_in(tiny: str, monkeypatch: pytest.MonkeyPatch):
