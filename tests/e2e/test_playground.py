@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import uvicorn
@@ -213,6 +213,32 @@ def test_stopping_aborts_the_request(open_page: Any) -> None:
             expect(page.locator(".turn.assistant .meta").last).to_contain_text("stopped by you")
             page.wait_for_function("() => fetch('ui/state').then(r => r.json()).then(s => s.requests.open === 0)")
             assert len(served.engine.aborted) == number
+
+
+class FewSteps(asyncio.Event):
+    """Lets an engine take three steps, and no more."""
+
+    left = 3
+
+    async def wait(self) -> Literal[True]:
+        self.left -= 1
+        if self.left < 0:
+            await asyncio.Event().wait()
+        return True
+
+
+def test_a_chat_that_is_cleared_in_mid_answer_is_empty(open_page: Any) -> None:
+    with Served(lambda request: "x" * 100) as served:
+        page = open_page(served.url)
+        served.engine.may_step = FewSteps()
+        ask(page, "hi")
+        expect(page.locator(".turn.assistant .text")).to_contain_text("xxx")
+        page.get_by_role("button", name="New chat").click()
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+        served.engine.may_step = FewSteps()
+        ask(page, "new")
+        expect(page.locator(".turn.assistant .text")).to_contain_text("xxx")
+        assert bytes(served.engine.served[-1].prompt_token_ids) == b"<user>new<assistant>"
 
 
 def test_a_completion_has_no_template_and_shows_its_prompt(open_page: Any) -> None:

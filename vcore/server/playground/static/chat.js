@@ -64,7 +64,8 @@ async function answer(prompt) {
   }
   const follow = atEnd();
   running = null;
-  if (prompt === null && turn.text) messages.push({ role: "assistant", content: turn.text });
+  const isShown = latest === turn; // not if the conversation was cleared meanwhile
+  if (prompt === null && turn.text && isShown) messages.push({ role: "assistant", content: turn.text });
   turn.finish(() => again(turn, prompt));
   if (follow) scrollToEnd();
   showState();
