@@ -317,6 +317,7 @@ def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int, 
             max_num_batched_tokens=settings.max_num_batched_tokens,
             block_size=settings.block_size,
             num_blocks=num_blocks,
+            chunked_prefill=settings.chunked_prefill,
         ),
     )
 

@@ -94,6 +94,8 @@ class SchedulingContext:
     max_num_batched_tokens: int
     block_size: int
     num_blocks: int
+    chunked_prefill: bool = True
+    """Whether a prompt may be computed over several steps; if not, a cap on prefill tokens holds longer prompts up."""
 
 
 class SchedulingPolicy(ABC):

@@ -81,6 +81,7 @@ class Policies:
             max_num_batched_tokens=settings.max_num_batched_tokens,
             block_size=settings.block_size,
             num_blocks=settings.num_blocks,
+            chunked_prefill=settings.chunked_prefill,
         )
         policy = self._catalog.create(self._scheduling, options=self._scheduling_options, context=context)
 

@@ -45,9 +45,9 @@ class MultilevelFeedbackPolicy(SchedulingPolicy):
         return self._level(request)
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
-        """The best level takes from the budget first."""
-        levels = [self._level(request) for request in running]
-        return sorted(range(len(running)), key=lambda index: (levels[index], running[index].arrival_index))
+        """Those that generate take from the budget first, as a token costs little; then the best level does."""
+        keys = [(not one.num_output_tokens, self._level(one), one.arrival_index) for one in running]
+        return sorted(range(len(running)), key=keys.__getitem__)
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """The deepest of those that may be displaced; of those, and if nobody may, the latest to arrive."""

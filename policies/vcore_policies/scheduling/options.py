@@ -75,7 +75,9 @@ class EarliestDeadlineOptions(_Patient):
     defer_late: bool = True
     """Whether requests that can not meet their deadline any more wait behind those that can."""
     prefill_tokens_per_s: Weight | None = None
-    """How fast prompts are computed, to tell who is late; None: learned from full steps."""
+    """How fast prompts are computed; None: learned from full steps."""
+    prefill_share: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.5
+    """Share of the least ITL target that the prompts of one step may take while others generate; None: no limit."""
 
 
 class FairShareOptions(_Patient):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,8 @@ from policy_view import CONTEXT, View
 from vcore_policies.scheduling.earliest_deadline import EarliestDeadlinePolicy
 from vcore_policies.scheduling.options import EarliestDeadlineOptions
 from vcore_policies.scheduling.prefill_rate import PrefillRate
+
+from vcore.interfaces.scheduling import SchedulingContext
 
 
 def make(**options: object) -> EarliestDeadlinePolicy:
@@ -53,9 +57,45 @@ def test_what_is_cached_takes_no_time() -> None:
     assert order(policy, 0.0) == [1, 2, 0]
 
 
-def test_running_requests_take_tokens_by_when_their_next_is_due() -> None:
-    running = [View(0, num_output_tokens=9), View(1, num_output_tokens=9, itl_target_s=0.1), View(2)]
-    assert make().order_running(running, 0.0) == [2, 1, 0]
+def test_those_that_generate_take_tokens_first_and_then_whose_prompt_is_due_first() -> None:
+    running = [
+        View(0),
+        View(1, num_output_tokens=9),
+        View(2, ttft_target_s=1.0),
+        View(3, num_output_tokens=9, itl_target_s=0.1),
+    ]
+    assert make().order_running(running, 0.0) == [3, 1, 2, 0]
+
+
+def test_prompts_take_a_share_of_the_least_itl_target_of_those_that_run() -> None:
+    policy = make(prefill_tokens_per_s=1000.0, prefill_share=0.5)
+    assert policy.max_prefill_tokens(0, 9) is None
+    wide, tight = View(itl_target_s=0.03), View(itl_target_s=0.02)
+    policy.on_admitted([wide, tight])
+    policy.on_admitted([tight])  # again, after a preemption
+    assert policy.max_prefill_tokens(2, 9) == 16  # no less than a step of this small context
+    roomy = SchedulingContext(max_num_seqs=4, max_num_batched_tokens=4096, block_size=1, num_blocks=10)
+    options = EarliestDeadlineOptions(prefill_tokens_per_s=10_000.0)
+    policy = EarliestDeadlinePolicy(options=options, context=roomy)
+    policy.on_admitted([wide, tight])
+    policy.on_admitted([tight])
+    assert policy.max_prefill_tokens(2, 9) == 100
+    policy.on_finished([tight, View()])
+    assert policy.max_prefill_tokens(1, 9) == 150
+    assert policy.max_prefill_tokens(0, 9) is None
+    policy.on_finished([wide])
+    assert policy.max_prefill_tokens(1, 9) is None
+
+
+def test_prompts_are_not_cut_short_where_nothing_is_known_or_they_may_not_be() -> None:
+    for options, context in (
+        (EarliestDeadlineOptions(), CONTEXT),
+        (EarliestDeadlineOptions(prefill_tokens_per_s=10.0, prefill_share=None), CONTEXT),
+        (EarliestDeadlineOptions(prefill_tokens_per_s=10.0), replace(CONTEXT, chunked_prefill=False)),
+    ):
+        policy = EarliestDeadlinePolicy(options=options, context=context)
+        policy.on_admitted([View()])
+        assert policy.max_prefill_tokens(1, 1) is None
 
 
 def test_who_is_late_stays_behind_until_it_waits_again() -> None:

@@ -184,7 +184,7 @@ def test_the_deepest_goes_first_when_there_is_no_room() -> None:
     policy = feedback()
     running = [View(0, num_output_tokens=9), View(1, num_output_tokens=40), View(2, num_output_tokens=41), View(3)]
     assert policy.pick_victim(running) == 2
-    assert policy.order_running(running, 0.0) == [3, 0, 1, 2]
+    assert policy.order_running([*running, View(4)], 0.0) == [0, 1, 2, 3, 4]
     assert policy.should_displace(View(), running[0])
     assert not policy.should_displace(View(num_prompt_tokens=20), running[0])
 
