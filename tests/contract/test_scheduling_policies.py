@@ -26,17 +26,33 @@ Make = Callable[[], SchedulingPolicy]
 def make(request: pytest.FixtureRequest) -> Make:
     """Builds the policy as the core does."""
     spec: SchedulingPolicySpec = request.param
-    assert isinstance(spec.load, str)
-    module, _, attribute = spec.load.partition(":")
-    load = getattr(importlib.import_module(module), attribute)
+    load = imported(spec.load)
 
     def build() -> SchedulingPolicy:
         context = SchedulingContext(max_num_seqs=4, max_num_batched_tokens=16, block_size=4, num_blocks=20)
-        policy = load(options=None, context=context)
+        policy = load(options=None if spec.options is None else imported(spec.options)(), context=context)
         assert isinstance(policy, SchedulingPolicy)
         return policy
 
     return build
+
+
+def imported(where: object) -> Callable[..., object]:
+    assert isinstance(where, str)
+    module, _, attribute = where.partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+def hints(rng: random.Random) -> dict[str, object]:
+    """What a request may say of itself, or not."""
+    said = {
+        "tenant": rng.choice("abc"),
+        "ttft_target_s": rng.choice([0.001, 5.0, 600.0]),
+        "itl_target_s": rng.choice([0.001, 5.0]),
+        "expected_tokens": rng.randint(1, 100),
+        "priority": rng.choice([-(2**31), -1, 0, 1, 2**31]),
+    }
+    return {name: value for name, value in said.items() if rng.random() < 0.6}
 
 
 SHAPES: dict[str, dict[str, object]] = {
@@ -47,6 +63,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "few of all": {"num_blocks": 12, "max_num_batched_tokens": 5, "max_num_seqs": 3, "prefix_caching": False},
     "whole prompts": {"num_blocks": 14, "chunked_prefill": False, "max_num_batched_tokens": 30},
     "in flight": {"num_blocks": 14, "depth": 2},
+    "windows": {"windows": (None, 6), "num_blocks": 40, "max_num_seqs": 3},
 }
 
 
@@ -57,7 +74,7 @@ def test_every_request_ends_with_what_it_gives_alone(make: Make, shape: str) -> 
     for _ in range(60):
         if rng.random() < 0.5:
             prompt = [rng.randrange(3) for _ in range(rng.randint(1, 25))]
-            engine.add(prompt, rng.randint(1, 15), priority=rng.randint(-2, 2), eos=(7,))
+            engine.add(prompt, rng.randint(1, 15), eos=(7,), **hints(rng))
         if rng.random() < 0.1:
             engine.scheduler.abort([rng.choice(sorted(engine.requests) or ["none"])])
         engine.step()
@@ -66,6 +83,35 @@ def test_every_request_ends_with_what_it_gives_alone(make: Make, shape: str) -> 
     engine.check_idle()
     assert set(engine.finished) == set(engine.requests)
     assert engine.scheduler.faults() == ()
+
+
+def test_steps_that_fail_and_caches_that_are_reset_lose_nobody(make: Make) -> None:
+    rng = random.Random(3)
+    engine = SimulatedEngine(policy=make(), num_blocks=14, max_num_seqs=3, max_num_batched_tokens=12, strict=True)
+    for turn in range(40):
+        engine.add([rng.randrange(3) for _ in range(rng.randint(1, 20))], rng.randint(1, 12), **hints(rng))
+        engine.step()
+        if turn % 9 == 8:
+            engine.fail_step(launched=bool(turn % 2))
+            engine.scheduler.reset_prefix_cache()
+    engine.run()
+    engine.check_outputs()
+    engine.check_idle()
+    assert set(engine.finished) == set(engine.requests)
+
+
+def test_nothing_is_kept_of_requests_that_ended(make: Make) -> None:
+    policy = make()
+    engine = SimulatedEngine(policy=policy, num_blocks=30, max_num_seqs=3, strict=True)
+    for i in range(300):
+        engine.add([i] * 9, 4, tenant=f"t{i % 7}", ttft_target_s=5.0)
+        if i % 3 == 0:
+            engine.step()
+    engine.scheduler.abort(list(engine.requests)[250:])
+    engine.run()
+    engine.check_idle()
+    sizes = {name: len(value) for name, value in vars(policy).items() if isinstance(value, dict | list | set)}
+    assert all(size < 100 for size in sizes.values()), sizes
 
 
 def test_there_is_no_preemption_while_there_is_room(make: Make) -> None:
@@ -81,8 +127,9 @@ def test_it_starts_afresh_with_every_engine(make: Make) -> None:
     orders = []
     for _ in range(2):
         engine = SimulatedEngine(policy=make(), max_num_seqs=1, strict=True)
-        for i, priority in enumerate((2, 0, 1, 0)):
-            engine.add([i], 2, priority=priority)
+        rng = random.Random(11)
+        for i in range(4):
+            engine.add([i] * (4 - i), 2, **hints(rng))
         engine.run()
         orders.append([new.request_id for output in engine.schedules for new in output.new_rows])
     assert orders[0] == orders[1]
