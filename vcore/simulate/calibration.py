@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 from vcore.bench.percentiles import percentiles
 from vcore.config import EngineConfig, load_config
 from vcore.engine.build import Engine, build_engine
-from vcore.engine.core import EngineCore
 from vcore.engine.request import EngineRequest
 from vcore.sampling_params import SamplingParams
 from vcore.simulate.deployment import Deployment
@@ -51,6 +51,7 @@ def calibrate(
     base_dir: Path | None = None,
     plugins: Sequence[object] = (),
     report: Callable[[str], None] = lambda line: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Calibration:
     """Run batches through the engine, steps in flight one at a time, and fit `StepTimeModel` to the medians.
 
@@ -63,6 +64,7 @@ def calibrate(
         base_dir: what relative paths in `config` are relative to.
         plugins: plugin objects beside those that are installed.
         report: told what is done.
+        clock: seconds, monotonic.
 
     Raises:
         ConfigError: the configuration cannot be met here.
@@ -71,7 +73,7 @@ def calibrate(
     overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
     engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
     try:
-        loads, seconds = _measure(engine, log, repeats, report)
+        loads, seconds = _measure(engine, log, repeats, report, clock)
         scheduler = engine.config.scheduler
         model = fit_step_time(loads, seconds)
         deployment = Deployment(
@@ -90,7 +92,7 @@ def calibrate(
 
 
 def _measure(
-    engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None]
+    engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None], clock: Callable[[], float]
 ) -> tuple[list[StepLoad], list[float]]:
     """Different loads, and the median time of each."""
     times: dict[StepLoad, list[float]] = {}
@@ -99,7 +101,7 @@ def _measure(
         report(f"pass {repeat + 1} of {repeats + 1}: {len(batches)} batches")
         log.entries.clear()
         for number, lengths in enumerate(batches):
-            _run(engine, log, lengths, seed=repeat * len(batches) + number)
+            _run(engine, log, lengths, repeat * len(batches) + number, clock)
         if repeat:
             for entry in log.entries:
                 times.setdefault(entry.load, []).append(entry.seconds)
@@ -118,7 +120,7 @@ def _batches(engine: Engine) -> list[list[int]]:
     return found + [[16] * count + [length] for count in rows[1:-1:2] for length in prompts if length >= 64]
 
 
-def _run(engine: Engine, log: StepLog, lengths: Sequence[int], seed: int) -> None:
+def _run(engine: Engine, log: StepLog, lengths: Sequence[int], seed: int, clock: Callable[[], float]) -> None:
     """Compute the prompts and some tokens of each; of several the last comes when the others decode."""
     rng = np.random.default_rng(seed)
     core = engine.core
@@ -136,17 +138,12 @@ def _run(engine: Engine, log: StepLog, lengths: Sequence[int], seed: int) -> Non
     late = requests[-1:] if len(set(lengths)) > 1 else []
     for request in requests[: len(requests) - len(late)]:
         core.add_request(request)
-    _settle(core, log)
+    while core.stats().waiting:
+        step_engine(core, log, clock)
     for request in late:
         core.add_request(request)
     while core.has_unfinished:
-        step_engine(core, log)
-
-
-def _settle(core: EngineCore, log: StepLog) -> None:
-    """Steps until nobody waits."""
-    while core.stats().waiting:
-        step_engine(core, log)
+        step_engine(core, log, clock)
 
 
 def _cache_tokens(engine: Engine) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +17,42 @@ from vcore.simulate.step_log import StepLog
 from vcore.simulate.timeline import Timeline
 from vcore.traces import Trace
 
-__all__ = ["replay_engine", "requests_of", "step_engine"]
+__all__ = ["CpuClock", "ReplayClock", "WallClock", "replay_engine", "requests_of", "step_engine"]
+
+
+class ReplayClock(Protocol):
+    """What a replay is timed by."""
+
+    def __call__(self) -> float:
+        """Seconds, monotonic."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let so many pass, while the engine has nothing to do."""
+        ...
+
+
+class WallClock:
+    """Seconds as they pass."""
+
+    def __call__(self) -> float:
+        return time.perf_counter()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class CpuClock:
+    """Seconds of this process on its CPU, for one busy thread on a machine that others use too; sleep takes no time."""
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def __call__(self) -> float:
+        return time.process_time() + self._slept
+
+    def sleep(self, seconds: float) -> None:
+        self._slept += seconds
 
 
 def requests_of(trace: Trace, vocab_size: int, seed: int = 0) -> Iterator[EngineRequest]:
@@ -38,9 +74,7 @@ def replay_engine(
     core: EngineCore,
     requests: Sequence[EngineRequest],
     log: StepLog,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-    sleep: Callable[[float], None] = time.sleep,
+    clock: ReplayClock | None = None,
 ) -> tuple[Timeline, list[int]]:
     """Serve requests at their arrival times, as an engine's own loop would, until all have ended.
 
@@ -48,12 +82,12 @@ def replay_engine(
         core: with one step in flight, whose executor writes `log`.
         requests: by arrival; their ids are their indices.
         log: gets the duration of each step.
-        clock: seconds, monotonic.
-        sleep: waits for so many.
+        clock: what arrivals and steps are timed by; None for seconds as they pass.
 
     Returns:
         When each got its tokens, in seconds from the start; and for each the number of steps before it came in.
     """
+    clock = clock or WallClock()
     timeline = Timeline(np.array([one.arrival_time for one in requests]))
     entered: list[int] = []
     began, previous = clock(), 0.0
@@ -66,7 +100,7 @@ def replay_engine(
             core.add_request(requests[len(entered)])
             entered.append(len(log.entries))
         if not core.has_unfinished:
-            sleep(max(0.0, requests[len(entered)].arrival_time - now()))
+            clock.sleep(max(0.0, requests[len(entered)].arrival_time - now()))
             continue
         output = step_engine(core, log, now)
         _write(timeline, output, previous, now())

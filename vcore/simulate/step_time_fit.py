@@ -14,10 +14,14 @@ __all__ = ["fit_step_time", "relative_errors"]
 
 _FIELDS = ("base_s", "token_s", "prefill_row_s", "pair_s", "decode_row_s", "kv_token_s")
 _MOST_KNEE = 1024
+_ROUNDS = 4
 
 
 def fit_step_time(loads: Sequence[StepLoad], seconds: Sequence[float]) -> StepTimeModel:
     """Least squares of relative errors, no coefficient below 0; the knee is the best of those that were measured.
+
+    Errors are relative to what the model says, which takes a few rounds: relative to measured times, the short ones of
+    noisy steps would count for more than the long ones, and the model would tell times that are shorter than the mean.
 
     Args:
         loads: of measured steps.
@@ -30,16 +34,24 @@ def fit_step_time(loads: Sequence[StepLoad], seconds: Sequence[float]) -> StepTi
         raise ConfigError(f"{len(loads)} measured steps do not suffice for {len(_FIELDS)} coefficients; measure more")
     times = np.array(seconds, dtype=np.float64)
     knees = sorted({0} | {load.num_tokens for load in loads if load.num_tokens <= _MOST_KNEE})
-    best, least = None, np.inf
+    scale = times
+    for _ in range(_ROUNDS):
+        knee, coefficients = _best(loads, times, scale, knees)
+        scale = np.maximum(_columns(loads, knee) @ coefficients, times.min())
+    return StepTimeModel(knee_tokens=knee, **dict(zip(_FIELDS, coefficients.tolist(), strict=True)))
+
+
+def _best(
+    loads: Sequence[StepLoad], times: NDArray[np.float64], scale: NDArray[np.float64], knees: Sequence[int]
+) -> tuple[int, NDArray[np.float64]]:
+    """The knee, and the coefficients, with the least squares of errors over `scale`."""
+    best, least = (0, np.zeros(len(_FIELDS))), np.inf
     for knee in knees:
-        columns = _columns(loads, knee) / times[:, None]
-        found, error = _non_negative(columns)
+        found, error = _non_negative(_columns(loads, knee) / scale[:, None], times / scale)
         # Beyond rounding, so that of equally good knees the first is taken.
         if error < least * (1 - 1e-9):
             best, least = (knee, found), error
-    assert best is not None
-    knee, coefficients = best
-    return StepTimeModel(knee_tokens=knee, **dict(zip(_FIELDS, coefficients.tolist(), strict=True)))
+    return best
 
 
 def relative_errors(model: StepTimeModel, loads: Sequence[StepLoad], seconds: Sequence[float]) -> NDArray[np.float64]:
@@ -64,14 +76,13 @@ def _columns(loads: Sequence[StepLoad], knee: int) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64)
 
 
-def _non_negative(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Coefficients with which the columns sum up to 1, as nearly as may be, and the sum of squared errors.
+def _non_negative(columns: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Coefficients with which the columns sum up to `target`, as nearly as may be, and the sum of squared errors.
 
     Of a solution with negative coefficients the most negative one is left out, until none is.
     """
     scale = np.maximum(np.abs(columns).max(axis=0), 1e-300)
     scaled = columns / scale
-    target = np.ones(len(columns))
     active = [index for index in range(columns.shape[1]) if np.any(columns[:, index])]
     while True:
         solution = np.linalg.lstsq(scaled[:, active], target, rcond=None)[0]

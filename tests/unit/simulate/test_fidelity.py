@@ -114,9 +114,7 @@ def test_batches_hits_and_evictions_are_those_of_the_engine(config: EngineConfig
     ticks = Ticks()
     engine = build_engine(config, plugins=[NULL_MODEL_SPEC, recorder_spec(log), LRU])
     try:
-        timeline, entered = replay_engine(
-            engine.core, list(requests_of(trace, VOCAB_SIZE)), log, clock=ticks, sleep=ticks.sleep
-        )
+        timeline, entered = replay_engine(engine.core, list(requests_of(trace, VOCAB_SIZE)), log, ticks)
         stats = engine.core.stats()
     finally:
         engine.core.shutdown()
