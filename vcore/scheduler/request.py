@@ -152,7 +152,9 @@ class PolicyView:
     @property
     def num_output_tokens(self) -> int:
         """Generated tokens that are known."""
-        return self._request.num_output_tokens
+        # As `Request.num_output_tokens`; some policies ask it of all that run, in every step.
+        request = self._request
+        return len(request.token_ids) - request.num_prompt_tokens
 
     @property
     def max_tokens(self) -> int:

@@ -10,8 +10,9 @@ from vcore_policies.scheduling.shortest_job import ShortestJobPolicy
 
 __all__ = ["ShortestRemainingPolicy"]
 
-_SURPLUS = 0.25
-"""One that has outlived its prediction is taken to generate this share of what it has generated once more."""
+_LONG = 4.0
+"""At least this part (1 in so many) of what a request has generated is taken to be still to come, however little its
+prediction leaves, or if it has outlived it."""
 
 
 class ShortestRemainingPolicy(ShortestJobPolicy):
@@ -44,12 +45,12 @@ class ShortestRemainingPolicy(ShortestJobPolicy):
 
     def order_running(self, running: Sequence[RequestView], now: float) -> list[int]:
         """Who has least left takes from the budget first."""
-        left = [self._left_running(request) for request in running]
+        left = self._left_of_all(running)
         return sorted(range(len(running)), key=left.__getitem__)
 
     def pick_victim(self, running: Sequence[RequestView]) -> int:
         """Who has most left of those that may be displaced; if nobody may, the latest to arrive."""
-        left = [self._left_running(request) for request in running]
+        left = self._left_of_all(running)
         # Of equals the one that was admitted last.
         index = max(reversed(range(len(left))), key=left.__getitem__)
         if self._may_go(running[index]):
@@ -61,7 +62,7 @@ class ShortestRemainingPolicy(ShortestJobPolicy):
         """Whether that saves enough."""
         if self._ratio is None or not self._may_go(victim):
             return False
-        return self._ratio * self._left(waiting) <= self._left_running(victim)
+        return self._ratio * self._left(waiting) <= self._left_of_all([victim])[0]
 
     def on_admitted(self, requests: Sequence[RequestView]) -> None:
         """Keep what is expected of them, so that asking for their rest is cheap."""
@@ -79,19 +80,30 @@ class ShortestRemainingPolicy(ShortestJobPolicy):
 
     def _left(self, request: RequestView) -> float:
         """Of one that waits, and has all of its tokens to compute."""
-        return self._input_weight * request.num_tokens + self._output_weight * self._outputs_left(request)
+        expected = self._expected_of(request)
+        outputs = _outputs_left(expected, request.num_output_tokens)
+        return self._input_weight * request.num_tokens + self._output_weight * outputs
 
-    def _left_running(self, request: RequestView) -> float:
-        """Of one that runs. Asked of all that run at once, so it looks at prompts only where they may not be done."""
-        left = self._output_weight * self._outputs_left(request)
-        if request.num_output_tokens:
-            return left
-        return left + self._input_weight * max(0, request.num_tokens - request.num_computed_tokens)
+    def _left_of_all(self, running: Sequence[RequestView]) -> list[float]:
+        """Of those that run. One loop with as little in it as may be: it is asked of all in most steps."""
+        left: list[float] = []
+        known, weight = self._expected, self._output_weight
+        for request in running:
+            generated = request.num_output_tokens
+            expected = known.get(request.arrival_index) or self._expected_of(request)
+            outputs = expected - generated
+            if outputs < 1.0 or generated > _LONG * outputs:
+                outputs = _outputs_left(expected, generated)
+            if generated:
+                left.append(weight * outputs)
+            else:
+                inputs = max(0, request.num_tokens - request.num_computed_tokens)
+                left.append(weight * outputs + self._input_weight * inputs)
+        return left
 
-    def _outputs_left(self, request: RequestView) -> float:
-        expected = self._expected.get(request.arrival_index)
-        if expected is None:
-            expected = self._expected_tokens(request)
-        generated = request.num_output_tokens
-        left = expected - generated
-        return left if left >= 1.0 and left >= _SURPLUS * generated else max(_SURPLUS * generated, 1.0)
+    def _expected_of(self, request: RequestView) -> float:
+        return self._expected.get(request.arrival_index) or self._expected_tokens(request)
+
+
+def _outputs_left(expected: float, generated: int) -> float:
+    return max(expected - generated, generated / _LONG, 1.0)
