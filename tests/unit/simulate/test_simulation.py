@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcore.bench.serve.slo import Slo
 from vcore.config import load_config
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.scheduling import RequestView, SchedulingContext, SchedulingPolicy
@@ -18,6 +19,7 @@ from vcore.interfaces.step import SchedulerOutput
 from vcore.plugins import EvictionPolicySpec, SchedulingPolicySpec, discover
 from vcore.scheduler import SchedulerSettings
 from vcore.simulate import FleetOptions, Policies, Routing, SimulationSettings, StepLoad, StepTimeModel, simulate
+from vcore.simulate.report import describe
 from vcore.traces import Trace, TraceRequest
 
 EVENTS: list[tuple[Any, ...]] = []
@@ -86,6 +88,19 @@ class NewestFirst(SchedulingPolicy):
     def rank_waiting(self, requests: Sequence[RequestView], now: float) -> list[int]:
         EVENTS.append(("rank", now, *(request.request_id for request in requests)))
         return list(range(len(requests)))[::-1]
+
+
+class EvenOnly(SchedulingPolicy):
+    """Refuses every other request."""
+
+    def __init__(self, *, options: None, context: SchedulingContext) -> None:
+        pass
+
+    def waiting_key(self, request: RequestView) -> int:
+        return request.arrival_index
+
+    def reject(self, request: RequestView) -> str | None:
+        return "odd" if int(request.request_id) % 2 else None
 
 
 PLUGINS = [
@@ -195,3 +210,35 @@ def test_steps_made_together_change_nothing(
         fleet=FleetOptions(replicas=replicas, routing=routing),
     )
     assert outcome(trace, chosen, together=True) == outcome(trace, chosen, together=False)
+
+
+def test_a_policy_refuses_and_the_rest_goes_on() -> None:
+    trace = Trace("t", "csv", tuple(TraceRequest(arrival_s=0.1 * n, input_length=5, output_length=4) for n in range(6)))
+    spec = SchedulingPolicySpec(name="even", load=EvenOnly, api="1.0", summary="test")
+    config = load_config(None, {"cache.eviction": "lru", "scheduler.policy": "even"})
+    chosen = SimulationSettings(
+        scheduler=SchedulerSettings(
+            max_num_seqs=4, max_num_batched_tokens=64, max_model_len=64, block_size=4, num_blocks=40, strict=True
+        ),
+        policies=Policies(config, discover(config.plugins, objects=[spec])),
+        step_time=STEP_TIME,
+        fleet=FleetOptions(slo=Slo(ttft=100.0)),
+    )
+    done = simulate(trace, chosen)
+    answer = describe(done)
+    assert done.timeline.rejected.tolist() == [False, True] * 3
+    assert (answer["completed"], answer["rejected"], answer["goodput"]["share"]) == (3, 3, 0.5)
+
+
+def test_policies_do_not_learn_how_long_an_answer_will_be(policies: Callable[[str], Policies]) -> None:
+    requests = tuple(TraceRequest(arrival_s=0.0, input_length=5, output_length=n) for n in (2, 9))
+    trace = Trace("t", "csv", requests)
+    settings = SchedulerSettings(
+        max_num_seqs=4, max_num_batched_tokens=64, max_model_len=64, block_size=4, num_blocks=40, strict=True
+    )
+    chosen = SimulationSettings(
+        scheduler=settings, policies=policies("listening"), step_time=STEP_TIME, fleet=FleetOptions()
+    )
+    seen = outcome(trace, chosen, together=True)
+    assert seen["num_tokens"] == [2, 9]
+    assert {event[-1] for event in seen["events"] if event[0] == "tokens"} == {9}  # max_tokens, of both
