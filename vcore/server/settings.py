@@ -17,7 +17,7 @@ __all__ = ["ServerSettings", "settings_from"]
 class ServerSettings(ConfigNode):
     """How the engine is served over HTTP. Unknown keys are refused, secrets masked and filled by ``${env:NAME}``."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` for every one of this machine."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """0 takes any free one."""

@@ -58,15 +58,32 @@ def test_a_body_is_not_read_without_a_key(make_server: Any) -> None:
 def test_a_body_that_is_too_large_is_refused(make_server: Any, stream: bool) -> None:
     server = make_server(max_body_bytes=100)
 
+    num_read = 0
+
     async def chunks() -> Any:
+        nonlocal num_read
         for _ in range(20):
             yield b" " * 10
+            num_read += 1
 
     content = chunks() if stream else b" " * 101
     response = server.request("POST", COMPLETIONS, content=content, headers={"content-type": "application/json"})
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
+    assert num_read == (20 if stream else 0), "a client that has not sent all may not see the answer"
     assert server.post(COMPLETIONS, BODY).status_code == 200
+
+
+def test_a_body_that_waits_to_be_asked_for_is_not(make_server: Any) -> None:
+    server = make_server(max_body_bytes=100)
+
+    async def chunks() -> Any:
+        pytest.fail("nobody asked")
+        yield b""
+
+    headers = {"content-type": "application/json", "content-length": "101", "expect": "100-continue"}
+    response = server.request("POST", COMPLETIONS, content=chunks(), headers=headers)
+    assert response.status_code == 413
 
 
 def test_a_body_that_never_ends_is_refused(make_server: Any) -> None:

@@ -20,6 +20,7 @@ from vcore.server.settings import settings_from
         ({"tls_key": Path("k.pem")}, "belong together"),
         ({"api_keys": ("",)}, "empty"),
         ({"port": 70000}, "port"),
+        ({"host": ""}, "host"),  # which would be every address
         ({"drain_s": -1}, "drain_s"),
         ({"prot": 1}, "prot"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from vcore.server.disconnect import ClientGoneError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bodies"]
 
+_PATIENCE_S, _PATIENCE_BYTES = 5.0, 1 << 30
+"""How much of a body that is refused is read."""
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -36,6 +39,8 @@ class Bodies:
             async with asyncio.timeout(self._timeout_s):
                 body = await self._read(receive)
         except ApiError as error:
+            if not any(name == b"expect" for name, _ in scope["headers"]):  # that one waits to be asked
+                await _discard(receive)
             await _refuse(error, scope, receive, send)
             return
         except TimeoutError:
@@ -75,6 +80,18 @@ class Bodies:
     def _too_large(self, got: str) -> ApiError:
         message = f"the body has {got}; this server takes at most {self._max_bytes} bytes"
         return ApiError(413, message, code="request_too_large")
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while, and keep nothing: most clients send all before they look for an answer, and would not get it
+    if the connection were closed under what they send."""
+    size, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_S):
+            while more and size < _PATIENCE_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
