@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import random
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -220,16 +222,20 @@ def test_depth_first_stays_where_it_is_when_others_grow() -> None:
 
 @pytest.mark.parametrize("order", ["longest", "depth_first"])
 def test_a_long_chain_of_prefixes_is_no_deep_recursion(order: Literal["longest", "depth_first"]) -> None:
-    server = Server(order)
-    blocks = "".join(chr(97 + index % 26) for index in range(1500))
-    chain = hashes(blocks)
-    for length in range(1500, 0, -1):
-        view = CachedView(server.cache, "")
-        view.hashes, view.num_prompt_tokens = chain[:length], SIZE * length + 1
-        server.waiting.append(view)
-        server.policy.on_waiting(view)
-    assert [len(view.hashes) for view in server.all()] == list(range(1, 1501))
-    server.admit(1500)
+    server, longest = Server(order), 300
+    chain = hashes("".join(chr(97 + index % 26) for index in range(longest)))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + longest // 2)
+    try:
+        for length in range(longest, 0, -1):
+            view = CachedView(server.cache, "")
+            view.hashes, view.num_prompt_tokens = chain[:length], SIZE * length + 1
+            server.waiting.append(view)
+            server.policy.on_waiting(view)
+        assert [len(view.hashes) for view in server.all()] == list(range(1, longest + 1))
+        server.admit(longest)
+    finally:
+        sys.setrecursionlimit(limit)
     assert not server.waiting
 
 
