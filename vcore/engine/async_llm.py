@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from vcore.config import EngineConfig, load_config
 from vcore.engine.conversations import Conversation, check_conversation
-from vcore.engine.param_checks import check_text_fits
+from vcore.engine.param_checks import check_text_fits, require_tokenizer
 from vcore.engine.prompts import Prompt, TokensPrompt
 from vcore.engine.records import EngineListener, EngineState, EngineStatus, RequestRecord, StepRecord
 from vcore.engine.remote.composition import Composition
@@ -242,13 +242,7 @@ class AsyncLLM:
             RequestError: the engine was made without one.
             EngineDeadError: the engine was never ready; so do the questions below.
         """
-        tokenizer = self._session.facts.tokenizer
-        if tokenizer is None:
-            raise RequestError(
-                "this engine has no tokenizer: model.skip_tokenizer is set, or the model comes without one. "
-                "Set model.tokenizer to a folder with one, or work with token ids"
-            )
-        return tokenizer
+        return require_tokenizer(self._session.facts.tokenizer)
 
     def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """The prompt that the chat template makes of a conversation; as `LLM.render_chat`.

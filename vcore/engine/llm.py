@@ -17,9 +17,11 @@ from vcore.engine.conversations import Conversation, check_conversation, split_c
 from vcore.engine.driver import EngineDriver
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
+from vcore.engine.param_checks import require_tokenizer
+from vcore.engine.profile_folder import ProfileFolder
 from vcore.engine.progress import batch_progress, loading_progress
 from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
-from vcore.errors import ConfigError, EngineError, RequestError
+from vcore.errors import ConfigError, EngineError
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
 
@@ -78,7 +80,7 @@ class LLM:
             CapacityError: memory does not suffice.
         """
         self._engine: Engine | None = None
-        self._profile_folder: Path | None = None
+        self._profile = ProfileFolder()
         if model is not None:
             if not isinstance(model, str | Path):
                 raise ConfigError(
@@ -98,7 +100,7 @@ class LLM:
         """Put the facade before an engine that was composed otherwise; the `LLM` owns it from then on."""
         llm = cls.__new__(cls)
         llm._engine = engine
-        llm._profile_folder = None
+        llm._profile = ProfileFolder()
         llm._start(engine)
         return llm
 
@@ -223,12 +225,12 @@ class LLM:
             EngineError: a profile is being taken already.
         """
         core = self._open().core
-        if self._profile_folder is not None:
-            raise EngineError(f"a profile is being taken already, into {self._profile_folder}: stop it first")
-        target = Path("vcore_profile" if folder is None else folder).resolve()
-        target.mkdir(parents=True, exist_ok=True)
-        core.start_profile(target)
-        self._profile_folder = target
+        target = self._profile.begin(folder)
+        try:
+            core.start_profile(target)
+        except BaseException:
+            self._profile.forget()
+            raise
         return target
 
     def stop_profile(self) -> Path:
@@ -241,9 +243,7 @@ class LLM:
             EngineError: no profile is being taken.
         """
         core = self._open().core
-        if self._profile_folder is None:
-            raise EngineError("no profile is being taken: call start_profile first")
-        target, self._profile_folder = self._profile_folder, None
+        target = self._profile.end()
         core.stop_profile()
         return target
 
@@ -265,13 +265,7 @@ class LLM:
         Raises:
             RequestError: the engine was made without one.
         """
-        tokenizer = self._open().tokenizer
-        if tokenizer is None:
-            raise RequestError(
-                "this engine has no tokenizer: model.skip_tokenizer is set, or the model comes without one. "
-                "Set model.tokenizer to a folder with one, or work with token ids"
-            )
-        return tokenizer
+        return require_tokenizer(self._open().tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of `text`."""

@@ -1,4 +1,4 @@
-"""What of `SamplingParams` can be judged only beside a model: ids against its vocabulary, words by its tokenizer."""
+"""What of a request can be judged only beside a model: ids against its vocabulary, words and texts by its tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from vcore.sampling_params import SamplingParams
 if TYPE_CHECKING:
     from vcore.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["bad_words_token_ids", "check_ids", "check_params", "check_something_is_left", "check_text_fits"]
+__all__ = [
+    "bad_words_token_ids",
+    "check_ids",
+    "check_params",
+    "check_something_is_left",
+    "check_text_fits",
+    "require_tokenizer",
+]
 
 
 def check_ids(token_ids: Iterable[int], vocab_size: int, param: str) -> None:
@@ -106,3 +113,17 @@ def check_something_is_left(
             "forbids at first: allow another token, or set min_tokens=0",
             param="allowed_token_ids",
         )
+
+
+def require_tokenizer(tokenizer: Tokenizer | None) -> Tokenizer:
+    """An engine's tokenizer.
+
+    Raises:
+        RequestError: the engine was made without one.
+    """
+    if tokenizer is None:
+        raise RequestError(
+            "this engine has no tokenizer: model.skip_tokenizer is set, or the model comes without one. "
+            "Set model.tokenizer to a folder with one, or work with token ids"
+        )
+    return tokenizer

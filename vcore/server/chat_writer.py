@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, cast
 
 from vcore.interfaces.chat_format import ReasoningDelta, TextDelta
-from vcore.outputs import CompletionOutput
+from vcore.outputs import CompletionOutput, RequestOutput
 from vcore.server.chat_parser import ChatAnswer, ChatDelta, ChatParser
+from vcore.server.chunks import stream_chunks
 from vcore.server.context import FINGERPRINT
 from vcore.server.protocol.chat import (
     AssistantMessage,
@@ -23,7 +24,6 @@ from vcore.server.protocol.chat import (
     MessageDelta,
     ToolCallDelta,
 )
-from vcore.server.sse import DONE, event
 from vcore.server.usage import UsageCount
 
 if TYPE_CHECKING:
@@ -59,26 +59,9 @@ class ChatWriter:
         choices = list(map(self._whole_choice, output.outputs))
         return {**self._head(), "choices": choices, "usage": usage.usage(), "object": "chat.completion"}
 
-    async def stream(self, options: StreamOptions | None) -> AsyncGenerator[bytes, None]:
+    def stream(self, options: StreamOptions | None) -> AsyncGenerator[bytes, None]:
         """Run, and tell what is new as events."""
-        usage = UsageCount()
-        tells_usage = options is not None and bool(options.include_usage)
-        continuous = options is not None and bool(options.continuous_usage_stats)
-        head = self._head()
-        async with aclosing(self.generation.outputs("delta")) as outputs:
-            async for index, output in outputs:
-                usage.add(index, output)
-                events = []
-                for sample in output.outputs:
-                    for choice in self._pieces(sample):
-                        chunk: ChatCompletionChunk = {**head, "choices": [choice]}
-                        if tells_usage or continuous:
-                            chunk["usage"] = usage.usage() if continuous else None
-                        events.append(event(chunk))
-                if events:
-                    yield b"".join(events)
-        end = event({**head, "choices": [], "usage": usage.usage()}) if tells_usage else b""
-        yield end + DONE
+        return stream_chunks(self.generation, self._head(), self._all_pieces, UsageCount(), options)
 
     def _head(self) -> ChatCompletionChunk:
         return {
@@ -110,6 +93,10 @@ class ChatWriter:
             "finish_reason": _finish_reason(sample, parser),
             "stop_reason": sample.stop_reason,
         }
+
+    def _all_pieces(self, index: int, output: RequestOutput) -> Iterator[ChatCompletionChunkChoice]:
+        """Of the one prompt that a chat has."""
+        return chain.from_iterable(map(self._pieces, output.outputs))
 
     def _pieces(self, sample: CompletionOutput) -> Iterator[ChatCompletionChunkChoice]:
         """What is new of a choice: its role, pieces of its message, its end."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from vcore.outputs import CompletionOutput, Logprob, RequestOutput
+from vcore.server.chunks import stream_chunks, tells_counts
 from vcore.server.context import FINGERPRINT
 from vcore.server.logprob_format import CompletionLogprobWriter
 from vcore.server.protocol.completions import (
@@ -22,7 +22,6 @@ from vcore.server.protocol.completions import (
     CompletionLogprobs,
     FinishReason,
 )
-from vcore.server.sse import DONE, event
 from vcore.server.usage import UsageCount
 
 if TYPE_CHECKING:
@@ -76,25 +75,10 @@ class CompletionWriter:
             choices += cast("list[CompletionChoice]", list(self._pieces(index, output)))
         return {**self._head(), "choices": choices, "usage": usage.usage(), "object": "text_completion"}
 
-    async def stream(self, options: StreamOptions | None) -> AsyncGenerator[bytes, None]:
+    def stream(self, options: StreamOptions | None) -> AsyncGenerator[bytes, None]:
         """Run, and tell what is new as events."""
-        usage = self._new_usage()
-        tells_usage = options is not None and bool(options.include_usage)
-        self._tells_counts = continuous = options is not None and bool(options.continuous_usage_stats)
-        head = self._head()
-        async with aclosing(self.generation.outputs("delta")) as outputs:
-            async for index, output in outputs:
-                usage.add(index, output)
-                events = []
-                for choice in self._pieces(index, output):
-                    chunk: CompletionChunk = {**head, "choices": [choice]}
-                    if tells_usage or continuous:
-                        chunk["usage"] = usage.usage() if continuous else None
-                    events.append(event(chunk))
-                if events:
-                    yield b"".join(events)
-        end = event({**head, "choices": [], "usage": usage.usage()}) if tells_usage else b""
-        yield end + DONE
+        self._tells_counts = tells_counts(options)
+        return stream_chunks(self.generation, self._head(), self._pieces, self._new_usage(), options)
 
     def _new_usage(self) -> UsageCount:
         return UsageCount(count_output=not self.form.discard_output)

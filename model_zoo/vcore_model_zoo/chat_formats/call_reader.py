@@ -84,6 +84,18 @@ class CallReader:
         self._arguments.clear()
         return taken
 
+    def read(self, text: str) -> tuple[CallState, str]:
+        """Feed `text` until the call ends.
+
+        Returns:
+            How far the call is, and what of `text` is left once it has ended.
+        """
+        for position, character in enumerate(text, 1):
+            state = self.push(character)
+            if state is not CallState.OPEN:
+                return state, text[position:]
+        return CallState.OPEN, ""
+
     def push(self, character: str) -> CallState:
         """Take one character."""
         self._raw.append(character)

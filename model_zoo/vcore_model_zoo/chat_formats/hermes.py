@@ -72,23 +72,19 @@ class HermesToolParser(ToolParser):
 
     def _read(self, reader: CallReader, text: str, deltas: list[TextDelta | ToolDelta]) -> str | None:
         """Feed the call; what is left once it has ended."""
-        for position, character in enumerate(text, 1):
-            state = reader.push(character)
-            if state is CallState.OPEN:
-                continue
-            deltas += self._calls.of(reader, ended=True)
-            self._reader = None
-            rest = text[position:]
-            if state is CallState.DONE:
-                self._closing = ""
-                return rest
-            if reader.committed:
-                self._text.call_ended("")
-                return reader.leftover + rest
+        state, rest = reader.read(text)
+        deltas += self._calls.of(reader, ended=state is not CallState.OPEN)
+        if state is CallState.OPEN:
+            return None
+        self._reader = None
+        if state is CallState.DONE:
+            self._closing = ""
+            return rest
+        if reader.committed:
+            self._text.call_ended("")
+        else:
             deltas += self._text.was_text(_BEGIN, "")
-            return reader.leftover + rest
-        deltas += self._calls.of(reader)
-        return None
+        return reader.leftover + rest
 
     def _close(self, text: str) -> str | None:
         """Leave out the end marker; without one, what follows the call is text."""

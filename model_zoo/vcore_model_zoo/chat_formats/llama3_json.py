@@ -104,20 +104,16 @@ class Llama3JsonToolParser(ToolParser):
 
     def _read(self, reader: CallReader, text: str, deltas: list[TextDelta | ToolDelta]) -> str | None:
         """Feed the call; what is left once it has ended."""
-        for position, character in enumerate(text, 1):
-            state = reader.push(character)
-            if state is CallState.OPEN:
-                continue
-            deltas += self._calls.of(reader, ended=True)
-            self._reader = None
-            rest = text[position:]
-            if state is CallState.DONE:
-                self._opening, self._lead, self._separates = "", "", True
-                return rest
-            if reader.committed:
-                self._text.call_ended("")
-            else:
-                deltas += self._text.was_text(self._lead, "")
-            return reader.leftover + rest
-        deltas += self._calls.of(reader)
-        return None
+        state, rest = reader.read(text)
+        deltas += self._calls.of(reader, ended=state is not CallState.OPEN)
+        if state is CallState.OPEN:
+            return None
+        self._reader = None
+        if state is CallState.DONE:
+            self._opening, self._lead, self._separates = "", "", True
+            return rest
+        if reader.committed:
+            self._text.call_ended("")
+        else:
+            deltas += self._text.was_text(self._lead, "")
+        return reader.leftover + rest

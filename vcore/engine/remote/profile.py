@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vcore.engine.profile_folder import ProfileFolder
 from vcore.engine.remote.calls import Calls
-from vcore.errors import EngineError
 
 __all__ = ["Profile"]
 
@@ -16,7 +16,7 @@ class Profile:
     def __init__(self, calls: Calls) -> None:
         """None is being taken."""
         self._calls = calls
-        self._folder: Path | None = None
+        self._folder = ProfileFolder()
 
     async def start(self, folder: str | Path | None) -> Path:
         """Start one; its folder, ``vcore_profile`` in the working directory by default, is made if it is not there.
@@ -24,14 +24,11 @@ class Profile:
         Raises:
             EngineError: one is being taken already.
         """
-        if self._folder is not None:
-            raise EngineError(f"a profile is being taken already, into {self._folder}: stop it first")
-        target = self._folder = Path("vcore_profile" if folder is None else folder).resolve()
+        target = self._folder.begin(folder)
         try:
-            target.mkdir(parents=True, exist_ok=True)
             await self._calls.ask("start_profile", str(target))
         except Exception:  # not when cancelled: then it may have started, and has to be stopped
-            self._folder = None
+            self._folder.forget()
             raise
         return target
 
@@ -41,12 +38,10 @@ class Profile:
         Raises:
             EngineError: none is being taken.
         """
-        if self._folder is None:
-            raise EngineError("no profile is being taken: call start_profile first")
-        target, self._folder = self._folder, None
+        target = self._folder.end()
         await self._calls.ask("stop_profile")
         return target
 
     def forget(self) -> None:
         """The engine is gone, and the profile with it."""
-        self._folder = None
+        self._folder.forget()

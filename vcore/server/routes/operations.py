@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
 from fastapi import APIRouter, Response
 from typing_extensions import TypedDict
 
 from vcore.errors import EngineDeadError, EngineError
-from vcore.server.context import Context
+from vcore.server.context import Context, ServerContext
 from vcore.server.errors import ApiError
 from vcore.server.json_response import JsonResponse
 from vcore.server.routes.declarations import error_responses
@@ -32,27 +35,13 @@ class Reset(TypedDict):
 @router.post("/start_profile", operation_id="startProfile", response_model=Profile)
 async def start_profile(context: Context) -> Response:
     """Begin to record what the engine does."""
-    _allow(context.settings.profile_allowed, "--enable-profile")
-    context.admission.check_engine()
-    try:
-        folder = await context.engine.start_profile()
-    except EngineError as error:
-        raise _conflict(error) from error
-    answer: Profile = {"folder": str(folder)}
-    return JsonResponse(answer)
+    return await _profile(context, context.engine.start_profile)
 
 
 @router.post("/stop_profile", operation_id="stopProfile", response_model=Profile)
 async def stop_profile(context: Context) -> Response:
     """End the recording, and write the traces."""
-    _allow(context.settings.profile_allowed, "--enable-profile")
-    context.admission.check_engine()
-    try:
-        folder = await context.engine.stop_profile()
-    except EngineError as error:
-        raise _conflict(error) from error
-    answer: Profile = {"folder": str(folder)}
-    return JsonResponse(answer)
+    return await _profile(context, context.engine.stop_profile)
 
 
 @router.post("/reset_prefix_cache", operation_id="resetPrefixCache", response_model=Reset)
@@ -61,6 +50,18 @@ async def reset_prefix_cache(context: Context) -> Response:
     _allow(context.settings.reset_allowed, "--enable-reset")
     context.admission.check_engine()
     answer: Reset = {"reset": await context.engine.reset_prefix_cache()}
+    return JsonResponse(answer)
+
+
+async def _profile(context: ServerContext, act: Callable[[], Awaitable[Path]]) -> Response:
+    """Let the engine start or stop a profile."""
+    _allow(context.settings.profile_allowed, "--enable-profile")
+    context.admission.check_engine()
+    try:
+        folder = await act()
+    except EngineError as error:
+        raise _conflict(error) from error
+    answer: Profile = {"folder": str(folder)}
     return JsonResponse(answer)
 
 
