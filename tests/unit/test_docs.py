@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from vcore.cli import env
 from vcore.cli.main import COMMANDS, Subcommand, run
@@ -103,7 +103,8 @@ def type_text(annotation: Any) -> str:
         return " or ".join(map(type_text, get_args(annotation)))
     if get_origin(annotation) is tuple:
         return f"list of {type_text(get_args(annotation)[0])}s"
-    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[annotation]
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+    return "secret" if annotation is SecretStr else names[annotation]
 
 
 def default_text(value: object) -> str:

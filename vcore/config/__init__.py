@@ -19,6 +19,7 @@ from vcore.config.models import (
     SamplingConfig,
     SchedulerConfig,
 )
+from vcore.config.server_settings import ServerSettings
 from vcore.config.show import dump
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "RuntimeConfig",
     "SamplingConfig",
     "SchedulerConfig",
+    "ServerSettings",
     "dump",
     "load_config",
     "parse_set",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vcore.config.loading import load_config, looks_like_file, parse_set
@@ -17,7 +18,11 @@ _WITHOUT = "no:"
 
 
 def config_from_cli(
-    config: Path | None, set_: Sequence[str] = (), plugins: Sequence[str] = (), model: str | None = None
+    config: Path | None,
+    set_: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    model: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[EngineConfig, Path | None]:
     """The configuration that a command line states, and the folder of its file.
 
@@ -27,6 +32,8 @@ def config_from_cli(
         plugins: ``-p``: a plugin's file (relative to the working directory) or module, which is loaded beside
             those of the file; or ``no:NAME``, which is not imported.
         model: the model's name, folder or file; as ``--set model.path=...``.
+        options: what options of the command's own say, by dotted key; they win over `set_`. None and empty lists
+            stand for options that were not given.
 
     Returns:
         The configuration, and the folder of `config`, absolute (None without a file).
@@ -43,7 +50,8 @@ def config_from_cli(
         values["model.path"] = model
     if isinstance(values.get("model.path"), str):
         values["model.path"] = _anchored(values["model.path"])
-    chosen = load_config(config, values, overrides_name="--set")
+    given = {key: value for key, value in options.items() if value is not None and value != []}
+    chosen = load_config(config, values | given, overrides_name="the command line" if given else "--set")
     load, disable = _sort_plugins(plugins)
     extended: dict[str, Any] = {}
     if load:

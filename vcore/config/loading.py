@@ -19,6 +19,9 @@ from vcore.errors import ConfigError
 
 __all__ = ["load_config", "looks_like_file", "parse_set"]
 
+_PATHS = {"model": ("path", "tokenizer"), "server": ("tls_cert", "tls_key", "chat_template")}
+"""The keys by section that hold paths."""
+
 ConfigSource = EngineConfig | Mapping[str, Any] | str | os.PathLike[str] | None
 """A tree, a (nested or dotted) dictionary, the path of a file, or None for the defaults."""
 
@@ -29,7 +32,7 @@ def load_config(
     """The configuration that `source` states, with `overrides` laid over it.
 
     Args:
-        source: what is configured. Paths in a file's `plugins.load`, and model paths in it that begin with
+        source: what is configured. Paths in a file's `plugins.load`, and other paths in it that begin with
             ``./`` or exist beside it, are relative to the file.
         overrides: keywords of Python (flat ones such as ``block_size=16``, dotted keys, parts of the tree),
             or ``"KEY=VALUE"`` strings; these win over `source`.
@@ -117,13 +120,11 @@ def _read_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, A
 def _anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A copy of a file's `tree` in which its relative paths are absolute; `folder` is where the file is."""
     tree = _anchor_plugins(tree, folder)
-    model = tree.get("model")
-    if isinstance(model, dict):
-        anchored = dict(model)
-        for key in ("path", "tokenizer"):
-            if isinstance(model.get(key), str):
-                anchored[key] = _anchor_path(model[key], folder)
-        tree = {**tree, "model": anchored}
+    for section, keys in _PATHS.items():
+        values = tree.get(section)
+        if isinstance(values, dict):
+            anchored = {key: _anchor_path(values[key], folder) for key in keys if isinstance(values.get(key), str)}
+            tree = {**tree, section: {**values, **anchored}}
     return tree
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vcore.config.frozen import FrozenDict, freeze
-from vcore.config.secrets import fill_references, mask_unknown
+from vcore.config.node import ConfigNode
+from vcore.config.secrets import mask_unknown
+from vcore.config.server_settings import ServerSettings
 
 __all__ = [
     "PLUGIN_CHOICES",
@@ -32,22 +34,6 @@ Auto = Literal["auto"]
 _INT32_MAX = 2**31 - 1
 """Tokens, positions, rows and blocks are counted in int32 on every device."""
 Positive = Annotated[int, Field(ge=1, le=_INT32_MAX, strict=True)]
-
-
-class ConfigNode(BaseModel):
-    """The base of every part of the tree: frozen, unknown keys refused, ``${env:NAME}`` only where a secret stands."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
-
-    _unread: ClassVar[frozenset[str]] = frozenset()
-    """Fields whose content another model checks later."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _fill_references(cls, value: Any, info: ValidationInfo) -> Any:  # whatever the user wrote
-        if info.field_name is None or info.field_name in cls._unread:
-            return value
-        return fill_references(value, cls.model_fields[info.field_name].annotation)
 
 
 class PluginOptions(ConfigNode):
@@ -109,6 +95,9 @@ class ModelConfig(ConfigNode):
     """What weights and activations are computed in; ``auto``: float32 on CPU, the model's own elsewhere."""
     max_model_len: Positive | Auto = "auto"
     """Most tokens of prompt and output together; ``auto``: what the model was trained for."""
+    pooling: Literal["auto", "none", "last", "mean"] = "auto"
+    """How embeddings are made of hidden states: the last token's, or the mean over all tokens; ``auto``: as the
+    checkpoint says (sentence-transformers' ``modules.json``), or none, which refuses requests for them."""
     tokenizer: str | None = None
     """A folder with a tokenizer, if it is not the model's own."""
     skip_tokenizer: bool = False
@@ -260,6 +249,8 @@ class EngineConfig(ConfigNode):
     runtime: RuntimeConfig = RuntimeConfig()
     plugins: PluginsConfig = PluginsConfig()
     observability: ObservabilityConfig = ObservabilityConfig()
+    server: ServerSettings = ServerSettings()
+    """What `vcore serve` reads; nobody else does."""
 
 
 PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-__all__ = ["MASK", "fill_references", "holds_secret", "is_reference", "mask", "mask_unknown", "node_in"]
+__all__ = ["MASK", "fill_references", "holds_secret", "is_reference", "is_secret", "mask", "mask_unknown", "node_in"]
 
 MASK = "**********"
 """What is shown in a secret's place."""
@@ -42,9 +42,12 @@ def fill_references(value: Any, annotation: object) -> Any:  # whatever the user
     What a nested model will check is left alone: it does the same for its own fields.
 
     Raises:
-        ValueError: a reference stands where no secret is expected, or its variable is not set.
+        ValueError: a reference stands where no secret is expected, its variable is not set, or a secret is the mask,
+            as in a configuration that was shown and saved.
     """
     if isinstance(value, str):
+        if value == MASK and holds_secret(annotation):
+            raise ValueError("this is what is shown in a secret's place; write the secret, or ${env:NAME}")
         if _REFERENCE.search(value) is None:
             return value
         if not holds_secret(annotation):
@@ -64,6 +67,17 @@ def _lookup(match: re.Match[str]) -> str:
     if name not in os.environ:
         raise ValueError(f"${{env:{name}}}: the environment variable {name!r} is not set; set it before the start")
     return os.environ[name]
+
+
+def is_secret(path: str, model: type[BaseModel]) -> bool:
+    """Whether the dotted `path` in `model` leads to a secret, or to nowhere."""
+    annotation: object = model
+    for part in path.split("."):
+        node = node_in(annotation)
+        if node is None or part not in node.model_fields:
+            return True
+        annotation = node.model_fields[part].annotation
+    return holds_secret(annotation)
 
 
 def mask(value: Any, model: type[BaseModel]) -> Any:  # whatever the user wrote

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from vcore.config.models import PLUGIN_CHOICES, EngineConfig
+from vcore.config.secrets import is_secret
 from vcore.errors import ConfigError
 
 __all__ = ["holds", "merge", "nest"]
@@ -113,5 +114,5 @@ def _put(tree: dict[str, Any], parts: list[str], value: Any, path: str) -> None:
         for name, item in value_here.items():
             _put(old, [name], item, full)
     elif old != value_here:
-        shown = "" if _in_options(full) else f", as {old!r} and as {value_here!r}"
+        shown = "" if _in_options(full) or is_secret(full, EngineConfig) else f", as {old!r} and as {value_here!r}"
         raise ConfigError(f"{full} is given twice{shown}; leave one out")

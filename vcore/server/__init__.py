@@ -1,6 +1,6 @@
 """The HTTP server in front of an `AsyncLLM`. It knows no step, no block and no tensor.
 
-settings       how it is served                 lifecycle      sockets, signals, drain
+lifecycle      sockets, signals, drain          connection_limits  how many clients at a time
 app            everything put together          middleware/    request ids, keys, bodies, the last resort
 routes/        one file a group of endpoints    protocol/      what requests and answers look like
 generation     one HTTP request's prompts, run  sse            answers that come piece by piece
@@ -14,9 +14,8 @@ from vcore._lazy import lazy_exports
 
 if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.server.app import *  # noqa: F403
-    from vcore.server.settings import *  # noqa: F403
 
-_EXPORTS = {"app": ("create_app",), "settings": ("ServerSettings",)}
+_EXPORTS = {"app": ("create_app",)}
 
 _names, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
 __all__ = [*_names]

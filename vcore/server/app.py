@@ -17,9 +17,9 @@ from vcore.server.openapi import describe
 from vcore.server.routes import chat, completions, embeddings, models, operations, responses, tokenize
 
 if TYPE_CHECKING:
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
     from vcore.server.engine_client import EngineClient
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["create_app"]
 

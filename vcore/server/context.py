@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
+from vcore.config import ServerSettings
 from vcore.engine.prompts import Prompt
 from vcore.errors import ConfigError, RequestError
 from vcore.sampling_params import SamplingParams
 from vcore.server.admission import Admission
 from vcore.server.generation import Generation
 from vcore.server.served_models import ServedModels
-from vcore.server.settings import ServerSettings
 from vcore.server.tool_calls import ChatFormat, choose_chat_format
 from vcore.version import __version__
 

@@ -9,32 +9,25 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from vcore.server.errors import ApiError
-from vcore.server.json_response import encode
+from vcore.server.limited_connection import LimitedConnection, final_answer
 
-__all__ = ["HEAD_TIMEOUT_S", "MAX_HEAD_BYTES", "HeadLimits"]
+__all__ = ["MAX_HEAD_BYTES", "HeadLimits"]
 
 MAX_HEAD_BYTES = 64 * 1024
 """A head that is not over after so many bytes, and what came with the last of them, is refused (431)."""
-HEAD_TIMEOUT_S = 60.0
-"""Seconds from the opening of a connection, or from a head's first byte, to the head's end."""
-
-_HEAD = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n"
-)
 
 
-class HeadLimits(HttpToolsProtocol):
+class HeadLimits(LimitedConnection):
     """Ends connections whose heads, or headers behind a body, are too long, and those whose heads are too slow.
 
     Between requests uvicorn's own timeout holds, and in bodies that of `Bodies`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, head_timeout_s: float = 20.0, **kwargs: Any) -> None:
+        """As uvicorn does; `head_timeout_s` is from the opening, or from a head's first byte, to the head's end."""
         super().__init__(*args, **kwargs)
+        self._head_timeout_s = head_timeout_s
         self._num_bytes = 0
         """Of a head, or of what follows a body, so far."""
         self._progressed = False
@@ -53,6 +46,8 @@ class HeadLimits(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; end it if that is too much without progress."""
+        if self.refused:
+            return
         self._progressed = False
         super().data_received(data)
         self._num_bytes = 0 if self._progressed else self._num_bytes + len(data)
@@ -81,7 +76,7 @@ class HeadLimits(HttpToolsProtocol):
 
     def _start_timer(self) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._time_out)
+        self._timer = self.loop.call_later(self._head_timeout_s, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -103,6 +98,6 @@ class HeadLimits(HttpToolsProtocol):
     def _refuse(self) -> None:
         if not self._answers:
             message = f"the request's line and headers take more than {MAX_HEAD_BYTES} bytes"
-            body = encode(ApiError(431, message, code="head_too_large").body())
-            self.transport.write(_HEAD % len(body) + body)
+            error = ApiError(431, message, code="head_too_large")
+            self.transport.write(final_answer(error, "Request Header Fields Too Large"))
         self.transport.close()

@@ -6,14 +6,12 @@ import asyncio
 
 from vcore.server.errors import ApiError
 from vcore.server.head_limits import HeadLimits
-from vcore.server.json_response import encode
+from vcore.server.limited_connection import final_answer
 
 __all__ = ["STALL_TIMEOUT_S", "HttpConnection"]
 
 STALL_TIMEOUT_S = 60.0
 """Seconds after which a client that takes no byte of what waits for it is given up."""
-
-_HEAD = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
 
 class HttpConnection(HeadLimits):
@@ -52,8 +50,7 @@ class HttpConnection(HeadLimits):
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
         if self.cycle is None or self.cycle.response_complete:  # an answer that is being sent is not broken into
-            body = encode(ApiError(400, msg, code="invalid_http").body())
-            self.transport.write(_HEAD % len(body) + body)
+            self.transport.write(final_answer(ApiError(400, msg, code="invalid_http"), "Bad Request"))
         self.transport.close()
 
     def _start_stall_timer(self) -> None:

@@ -1,8 +1,9 @@
-"""A server's life: its socket, its signals, and how it ends.
+"""A server's life: its signals, the death of its engine, and how it ends.
 
 first signal    nothing more is let in, listening ends, open requests go on for `drain_s` seconds
 after that      what is still open ends with an error that says so
 second signal   the same at once
+engine dead     it was given up: open requests have their errors, and once these are sent the process fails
 """
 
 from __future__ import annotations
@@ -11,34 +12,35 @@ import asyncio
 import contextlib
 import signal
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from vcore.errors import ConfigError
+from vcore.errors import EngineDeadError
 from vcore.server.app import create_app
+from vcore.server.connection_limits import ConnectionLimits
 from vcore.server.errors import ApiError
 from vcore.server.http_connection import HttpConnection
+from vcore.server.listener import BACKLOG, address, bind, check_tls, connections_allowed, listen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
-    from vcore.server.settings import ServerSettings
+    from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
 
 __all__ = ["run_server"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_KEEP_ALIVE_S = 65
-"""Longer than proxies keep idle connections, so that it is they who close."""
 _GRACE_S = 10.0
 """After the drain: for answers that say so to go out."""
 
-_MAX_FILES = 1 << 16
-_BACKLOG = 2048
+_STARTUP_FAILED = 3
+"""uvicorn's exit status for it."""
 
 Announce = Callable[[str], None]
 """Told of the server's address once it answers."""
@@ -56,21 +58,34 @@ def run_server(engine: AsyncLLM, settings: ServerSettings, announce: Announce) -
         ConfigError: the address cannot be had, or a file that `settings` names cannot be read; nothing was started.
         KeyboardInterrupt: a signal came before the engine had started.
         VcoreError: the engine could not be started.
+        EngineDeadError: it was, but died and is not started again.
     """
-    _check_tls(settings)
-    _allow_connections()
-    with contextlib.closing(_bind(settings)) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(engine, settings, listener, announce))
+    check_tls(settings)
+    limits = ConnectionLimits(connections_allowed(settings.max_connections))
+    with contextlib.closing(bind(settings)) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(engine, settings, limits, listener, announce))
 
 
-async def _run(engine: AsyncLLM, settings: ServerSettings, listener: socket.socket, announce: Announce) -> None:
+async def _run(
+    engine: AsyncLLM, settings: ServerSettings, limits: ConnectionLimits, listener: socket.socket, announce: Announce
+) -> None:
     async with _started(engine):
         app = create_app(engine, settings)
-        server = _Server(_uvicorn_config(app, settings), lambda: announce(_address(listener, settings)))
+        make_connection = partial(HttpConnection, limits=limits, head_timeout_s=settings.head_timeout_s)
+        server = _Server(
+            _uvicorn_config(app, settings),
+            make_connection,
+            handshake_timeout_s=settings.head_timeout_s,
+            on_started=lambda: announce(address(listener, settings)),
+        )
         ending = _Ending(server, app, settings.drain_s)
-        _listen(listener, settings)
+        if settings.exit_when_dead:
+            engine.add_listener(ending)
+            ending.on_engine(engine.health())
+        listen(listener, settings)
         with _on_signals(ending.on_signal):
             await server.serve(sockets=[listener])
+        ending.check_engine()
 
 
 @asynccontextmanager
@@ -102,14 +117,36 @@ def _on_signals(handler: Callable[[], object]) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `_Ending`, and says when it listens."""
+    """Leaves signals to `_Ending`, makes connections that have limits, and says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        make_connection: Callable[..., asyncio.Protocol],
+        *,
+        handshake_timeout_s: float,
+        on_started: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._make_connection = make_connection
+        self._handshake_timeout_s = handshake_timeout_s
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """In the place of uvicorn's, which can limit neither connections nor the time that a TLS handshake takes."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise SystemExit(_STARTUP_FAILED)
+        loop = asyncio.get_running_loop()
+        make = partial(self._make_connection, self.config, self.server_state, self.lifespan.state, loop)
+        timeout = None if self.config.ssl is None else self._handshake_timeout_s
+        self.servers = [
+            await loop.create_server(
+                make, sock=one, ssl=self.config.ssl, ssl_handshake_timeout=timeout, backlog=self.config.backlog
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
         self._on_started()
 
     @contextmanager
@@ -130,13 +167,36 @@ class _Server(uvicorn.Server):
 
 
 class _Ending:
-    """What signals do to a server."""
+    """What signals, and the end of the engine, do to a server. It is an `EngineListener`."""
 
     def __init__(self, server: _Server, app: FastAPI, drain_s: float) -> None:
         self._server = server
         self._admission = app.state.context.admission
         self._drain_s = drain_s
         self._num_signals = 0
+        self._dead: str | None = None
+
+    def on_step(self, record: StepRecord) -> None:
+        """All is well."""
+
+    def on_finished(self, record: RequestRecord) -> None:
+        """All is well."""
+
+    def on_engine(self, status: EngineStatus) -> None:
+        """End if the engine was given up; nothing is let in by then, and what was open is told why."""
+        if status.state == "dead" and self._dead is None:
+            self._dead = status.reason or "the cause is not known"
+            self._server.should_exit = True
+
+    def check_engine(self) -> None:
+        """Raise if that is why it ended.
+
+        Raises:
+            EngineDeadError: the message has the cause in one line, for logs that are read by the line.
+        """
+        if self._dead is not None:
+            cause = " ".join(line.strip() for line in self._dead.splitlines())
+            raise EngineDeadError(f"the engine is dead and is not started again: {cause}")
 
     def on_signal(self) -> None:
         """End gently, or, asked again, at once."""
@@ -165,8 +225,8 @@ def _uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=int(settings.drain_s + _GRACE_S),
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
@@ -180,58 +240,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _allow_connections() -> None:
-    """Take as many open files as the system gives for the asking: often 1,024 are given, and a connection takes one."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _check_tls(settings: ServerSettings) -> None:
-    if settings.tls_cert is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"tls_cert={settings.tls_cert} and tls_key={settings.tls_key}: {error}") from error
-
-
-def _bind(settings: ServerSettings) -> socket.socket:
-    """Take the address before a model is loaded for it. Nobody can connect yet."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-    except (OSError, UnicodeError) as error:
-        listener.close()
-        raise _cannot_listen(settings, error) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _listen(listener: socket.socket, settings: ServerSettings) -> None:
-    """Let clients connect. Of two servers that took an address while neither listened, the second one fails here."""
-    try:
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        raise _cannot_listen(settings, error) from error
-
-
-def _cannot_listen(settings: ServerSettings, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"cannot listen on {settings.host} port {settings.port}: {error}. Choose another --port (0 takes any), or end "
-        "what listens there"
-    )
-
-
-def _address(listener: socket.socket, settings: ServerSettings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    scheme = "http" if settings.tls_cert is None else "https"
-    return f"{scheme}://{host}:{listener.getsockname()[1]}"

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from vcore.config import ServerSettings
 from vcore.server.middleware.api_keys import OPEN_PATHS
-from vcore.server.settings import ServerSettings
 from vcore.version import __version__
 
 __all__ = ["describe"]

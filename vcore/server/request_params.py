@@ -8,10 +8,10 @@ from vcore.errors import RequestError
 from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from vcore.config import ServerSettings
     from vcore.server.protocol.chat import ChatCompletionRequest
     from vcore.server.protocol.common import SamplingFields
     from vcore.server.protocol.completions import CompletionRequest
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["chat_params", "completion_params"]
 

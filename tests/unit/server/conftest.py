@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from vcore.server import ServerSettings, create_app
+from vcore.config import ServerSettings
+from vcore.server import create_app
 from vcore.testing.scripted_engine import ScriptedEngine
 
 Call = Callable[..., httpx.Response]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
-from vcore.errors import ConfigError, ModelNotFoundError
-from vcore.server import ServerSettings
+from vcore.config import ServerSettings
+from vcore.engine.records import EngineStatus
+from vcore.errors import ConfigError, EngineDeadError, ModelNotFoundError
 from vcore.server.lifecycle import run_server
 from vcore.testing.scripted_engine import ScriptedEngine
 
@@ -126,3 +132,85 @@ def test_what_the_application_refuses_closes_the_engine(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match=r"mine\.jinja"):
         run(engine, pytest.fail, chat_template=tmp_path / "mine.jinja")
     assert engine.life == ["start", "ready", "close"]
+
+
+# The death of the engine
+
+
+class DyingEngine(LivingEngine):
+    """One that dies, and is given up, on demand."""
+
+    def die(self) -> None:
+        status = EngineStatus(state="dead", reason="it was killed by SIGKILL; the last it said:\n  out of memory")
+        self.status.state, self.status.reason = status.state, status.reason
+        for listener in self.listeners:
+            listener.on_engine(status)
+
+
+def test_a_dead_engine_ends_the_server_once_open_requests_have_their_answers() -> None:
+    engine, answers = DyingEngine(), []
+    engine.failures = {2: EngineDeadError("the engine ended while the request ran")}
+
+    def announce(address: str) -> None:
+        url = address.removeprefix("http://")
+        threads.append(threading.Thread(target=client, args=(url, asyncio.get_running_loop())))
+        threads[-1].start()
+
+    def client(url: str, loop: asyncio.AbstractEventLoop) -> None:
+        """A request that runs when the engine dies, and a look at its health after that."""
+        stream, health = http.client.HTTPConnection(url, timeout=30), http.client.HTTPConnection(url, timeout=30)
+        health.request("GET", "/version")
+        health.getresponse().read()  # connected
+        loop.call_soon_threadsafe(engine.may_step.clear)
+        body = json.dumps({"prompt": "hi", "max_tokens": 50}).encode()
+        stream.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+
+        def end() -> None:
+            if not engine.open_ids:
+                loop.call_soon(end)
+                return
+            engine.die()
+            engine.may_step.set()
+
+        health.request("GET", "/health")
+        answers.append(health.getresponse().status)
+        health.close()
+        loop.call_soon_threadsafe(end)
+        response = stream.getresponse()
+        answers.append((response.status, json.loads(response.read())["error"]["message"]))
+
+    threads: list[threading.Thread] = []
+    with pytest.raises(EngineDeadError) as caught:
+        run(engine, announce)
+    threads[0].join(30)
+    assert answers == [200, (503, "the engine ended while the request ran")]
+    expected = "the engine is dead and is not started again: it was killed by SIGKILL; the last it said: out of memory"
+    assert str(caught.value) == expected
+    assert engine.life == ["start", "ready", "close"]
+
+
+def test_an_engine_that_died_before_the_server_listened_ends_it() -> None:
+    class ShortLived(DyingEngine):
+        async def on_start(self) -> None:
+            self.die()
+
+    with pytest.raises(EngineDeadError, match="SIGKILL"):
+        run(ShortLived(), lambda _: None)
+
+
+def test_a_server_that_is_to_stay_answers_503() -> None:
+    engine, answers = DyingEngine(), []
+
+    def announce(address: str) -> None:
+        engine.die()
+        asyncio.get_running_loop().run_in_executor(None, look, address)
+
+    def look(address: str) -> None:
+        with pytest.raises(HTTPError) as caught:
+            urlopen(f"{address}/health", timeout=30)
+        with caught.value as answer:
+            answers.append((answer.status, json.loads(answer.read())["status"]))
+        interrupt()
+
+    run(engine, announce, exit_when_dead=False)
+    assert answers == [(503, "dead")]

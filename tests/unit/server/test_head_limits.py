@@ -11,7 +11,6 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from vcore.server import head_limits
 from vcore.server.head_limits import MAX_HEAD_BYTES, HeadLimits
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: server\r\n"
@@ -43,14 +42,14 @@ class Transport(asyncio.Transport):
 class Connection:
     """A connection to an application that reads a body and answers ``ok``."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.num_body_bytes = 0
         self.num_requests = 0
         self.transport = Transport()
         config = uvicorn.Config(self._app, http=HeadLimits, interface="asgi3", lifespan="off", log_config=None)
-        self.protocol = HeadLimits(config, ServerState(), {}, asyncio.get_running_loop())
+        self.protocol = HeadLimits(config, ServerState(), {}, asyncio.get_running_loop(), **options)
         self.protocol.connection_made(self.transport)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -76,9 +75,9 @@ class Connection:
                 await asyncio.sleep(0)
 
 
-def run(work: Callable[[Connection], Awaitable[None]]) -> None:
+def run(work: Callable[[Connection], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        connection = Connection()
+        connection = Connection(**options)
         try:
             await work(connection)
         finally:
@@ -130,23 +129,21 @@ def test_a_body_is_no_head_however_long_it_is() -> None:
     run(work)
 
 
-def test_a_head_that_takes_too_long_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_limits, "HEAD_TIMEOUT_S", 0.0)
-
+def test_a_head_that_takes_too_long_ends_its_connection() -> None:
     async def work(connection: Connection) -> None:
         connection.send(HEAD)
         async with asyncio.timeout(10):
             while not connection.transport.closed:
                 await asyncio.sleep(0)
 
-    run(work)
+    run(work, head_timeout_s=0.0)
 
 
-def test_line_breaks_before_a_head_do_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_breaks_before_a_head_do_not_keep_a_connection() -> None:
     async def work(connection: Connection) -> None:
         connection.send(HEAD + b"Content-Length: 0\r\n\r\n")
         await connection.answered(1)
-        monkeypatch.setattr(head_limits, "HEAD_TIMEOUT_S", 0.0)
+        connection.protocol._head_timeout_s = 0.0
         connection.send(b"\r\n")
         async with asyncio.timeout(10):
             while not connection.transport.closed:
@@ -155,11 +152,11 @@ def test_line_breaks_before_a_head_do_not_keep_a_connection(monkeypatch: pytest.
     run(work)
 
 
-def test_a_slow_second_head_does_not_cut_the_answer_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_second_head_does_not_cut_the_answer_to_the_first() -> None:
     async def work(connection: Connection) -> None:
         connection.may_answer.clear()
         connection.send(HEAD + b"Content-Length: 0\r\n\r\n")
-        monkeypatch.setattr(head_limits, "HEAD_TIMEOUT_S", 0.0)
+        connection.protocol._head_timeout_s = 0.0
         connection.send(HEAD)
         for _ in range(5):
             await asyncio.sleep(0)

@@ -26,7 +26,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from vcore.server import ServerSettings, create_app
+from vcore.config import ServerSettings
+from vcore.server import create_app
 from vcore.testing.scripted_engine import ScriptedEngine
 
 OPENAI = Path(__file__).resolve().parents[4] / "shared" / "data" / "openai_min_openapi.json"

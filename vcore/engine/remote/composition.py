@@ -12,6 +12,7 @@ import msgspec
 
 from vcore.config import EngineConfig
 from vcore.engine.input_processor import InputProcessor
+from vcore.engine.pooling import ModelPooling
 from vcore.engine.processor_options import ProcessorOptions
 from vcore.engine.remote.link import EngineLink
 from vcore.engine.remote.messages import FromEngine, Ready
@@ -43,6 +44,7 @@ class EngineFacts:
     """What is found in this process, which has the same plugins installed."""
     plugins: ResolvedSet
     """What the engine is composed of."""
+    pooling: ModelPooling
 
     def input_processor(self) -> InputProcessor:
         """Checks prompts for this engine. Options of logits processors are checked, and cross as they were given."""
@@ -60,6 +62,7 @@ class EngineFacts:
             seed=self.config.runtime.seed,
             check_processor=check,
             form_processor=options.for_structured_output,
+            pooling=self.pooling,
         )
 
 
@@ -123,14 +126,16 @@ class Composition:
         Raises:
             ModelError: the tokenizer cannot be loaded.
         """
+        config = EngineConfig.model_validate_json(ready.config)
         return EngineFacts(
-            config=EngineConfig.model_validate_json(ready.config),
+            config=config.model_copy(update={"server": self.config.server}),
             vocab_size=ready.vocab_size,
             max_model_len=ready.max_model_len,
             eos_token_ids=ready.eos_token_ids,
             tokenizer=await self._load_tokenizer(ready.tokenizer_path),
             catalog=catalog,
             plugins=ResolvedSet.from_dict(ready.plugins),
+            pooling=ready.pooling,
         )
 
     async def _load_tokenizer(self, path: str | None) -> Tokenizer | None:
@@ -143,9 +148,9 @@ class Composition:
 
 
 def _as_data(config: EngineConfig) -> dict[str, Any]:
-    """What was set of `config`, as JSON data."""
+    """What was set of `config`, as JSON data; without `server`, whose secrets are no business of the engine."""
     try:
-        data: dict[str, Any] = msgspec.json.decode(config.model_dump_json(exclude_unset=True))
+        data: dict[str, Any] = msgspec.json.decode(config.model_dump_json(exclude_unset=True, exclude={"server"}))
     except ValueError as error:
         raise ConfigError(
             f"the configuration cannot be passed to the engine's process, because options of a plugin are no plain "

@@ -12,10 +12,12 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from vcore.engine.input_processor import ProcessedRequest
+from vcore.engine.pooling import NO_POOLING, ModelPooling
 from vcore.engine.remote.error_message import ErrorMessage
 from vcore.engine.request import EngineRequest
 from vcore.engine.step_output import StepOutput
 from vcore.kv_cache.block_map import BlockMap
+from vcore.pooling_params import PoolingMode
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 
@@ -81,6 +83,7 @@ class AddRequest(Struct, tag="add", array_like=True, frozen=True):
     seed: int
     bad_words_token_ids: tuple[tuple[int, ...], ...]
     extra_keys: tuple[str, ...]
+    pooling: PoolingMode | None = None
 
     @classmethod
     def of(cls, processed: ProcessedRequest) -> AddRequest:
@@ -101,6 +104,7 @@ class AddRequest(Struct, tag="add", array_like=True, frozen=True):
             seed=first.seed,
             bad_words_token_ids=first.bad_words_token_ids,
             extra_keys=first.extra_keys,
+            pooling=first.pooling,
         )
 
     def engine_requests(self) -> list[EngineRequest]:
@@ -126,6 +130,7 @@ class AddRequest(Struct, tag="add", array_like=True, frozen=True):
                 sample_index=index,
                 bad_words_token_ids=self.bad_words_token_ids,
                 extra_keys=self.extra_keys,
+                pooling=self.pooling,
             )
             for index, request_id in enumerate(self.request_ids)
         ]
@@ -168,13 +173,14 @@ class Ready(Struct, tag="ready", array_like=True, frozen=True):
     """The engine is composed, and takes requests."""
 
     config: bytes
-    """The resolved `EngineConfig`, as JSON."""
+    """The resolved `EngineConfig`, as JSON, without `server`."""
     vocab_size: int
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     tokenizer_path: str | None
     plugins: dict[str, Any]
     """`ResolvedSet.as_dict`."""
+    pooling: ModelPooling = NO_POOLING
 
 
 class StartFailed(Struct, tag="start_failed", array_like=True, frozen=True):

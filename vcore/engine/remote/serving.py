@@ -64,12 +64,13 @@ def _wait_for_shutdown(channel: EngineChannel) -> None:
 
 def _ready(engine: Engine) -> Ready:
     return Ready(
-        config=engine.config.model_dump_json().encode(),
+        config=engine.config.model_dump_json(exclude={"server"}).encode(),
         vocab_size=engine.vocab_size,
         max_model_len=engine.max_model_len,
         eos_token_ids=engine.eos_token_ids,
         tokenizer_path=None if engine.tokenizer_path is None else str(engine.tokenizer_path.absolute()),
         plugins=engine.plugins.as_dict(),
+        pooling=engine.pooling,
     )
 
 

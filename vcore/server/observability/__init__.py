@@ -22,8 +22,8 @@ from vcore.server.observability.routes import make_router
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["Observability", "install", "note_request"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from vcore.version import __version__
 
 if TYPE_CHECKING:
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
     from vcore.plugins.resolved import ResolvedPlugin
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["Composition"]
 

@@ -12,10 +12,10 @@ from vcore.errors import EngineError
 from vcore.server.observability.composition import Composition
 
 if TYPE_CHECKING:
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
     from vcore.engine.records import EngineStatus
     from vcore.scheduler import SchedulerStats
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["EngineMoment", "EngineWatch"]
 

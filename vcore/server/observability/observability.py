@@ -23,9 +23,9 @@ from vcore.server.observability.timeline import Timeline, Window
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
     from vcore.engine.records import EngineListener
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["Observability"]
 

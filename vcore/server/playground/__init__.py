@@ -17,8 +17,8 @@ from vcore.server.playground.routes import make_router
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from vcore.config import ServerSettings
     from vcore.engine.async_llm import AsyncLLM
-    from vcore.server.settings import ServerSettings
 
 __all__ = ["install"]
 

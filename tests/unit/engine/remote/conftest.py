@@ -64,7 +64,8 @@ def runner() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module", params=["thread", "process"])
 def llm(request: pytest.FixtureRequest, runner: asyncio.Runner, tiny: str) -> Iterator[AsyncLLM]:
     """A running engine over the tiny model, in this process and in one of its own."""
-    llm = AsyncLLM(tiny, config=CONFIG, in_process=request.param == "thread")
+    server = {"port": 1, "api_keys": ["hush"]}  # of no interest to an engine
+    llm = AsyncLLM(tiny, config={**CONFIG, "server": server}, in_process=request.param == "thread")
     runner.run(llm.start())
     yield llm
     runner.run(llm.close())

@@ -379,3 +379,8 @@ def test_before_its_start_and_after_its_end(runner: asyncio.Runner, tiny: str):
     assert llm.health().state == "closed"
     with pytest.raises(EngineDeadError, match="closed"):
         runner.run(collect(llm.generate([1])))
+
+
+def test_the_section_of_the_server_is_kept_here(llm: AsyncLLM) -> None:
+    assert llm.config.server.port == 1
+    assert llm.config.server.api_keys[0].get_secret_value() == "hush"

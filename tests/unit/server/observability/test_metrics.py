@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from vcore.config import ServerSettings
 from vcore.engine.records import EngineStatus
 from vcore.errors import EngineError
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.server.observability.definitions import COMMON_LABELS, METRICS
 from vcore.server.observability.engine_metrics import EngineMetrics
 from vcore.server.observability.engine_watch import EngineWatch
-from vcore.server.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[4]
 PLUGIN = ResolvedPlugin(

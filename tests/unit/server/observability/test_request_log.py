@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from vcore.engine.records import EngineStatus
-from vcore.server import ServerSettings
 from vcore.server.observability import json_log
 from vcore.server.observability.json_log import JsonLog
 from vcore.server.observability.request_notes import RequestNote, RequestNotes
@@ -228,9 +227,3 @@ def test_a_reader_that_is_gone_and_closing_twice_do_no_harm() -> None:
     log.write("second", {})
     log.close()
     log.close()
-
-
-def test_prompts_need_the_log(make_server: Any) -> None:
-    settings = ServerSettings(log_prompts=True)
-    assert make_server(log_prompts=True).app.state.observability.wanted_notes is None
-    assert not settings.log_requests

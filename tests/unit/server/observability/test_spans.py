@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from vcore.config import ServerSettings
 from vcore.errors import ConfigError
-from vcore.server import ServerSettings, create_app
+from vcore.server import create_app
 from vcore.server.observability import Observability, install
 from vcore.server.observability.spans import otlp_provider
 

@@ -1,21 +1,21 @@
-"""`ServerSettings`: how the engine is served over HTTP. What the engine itself does stands in `EngineConfig`."""
+"""`ServerSettings`: how the engine is served over HTTP, the section ``server`` of the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from vcore.config.models import ConfigNode
-from vcore.errors import ConfigError
+from vcore.config.node import ConfigNode
 
-__all__ = ["ServerSettings", "settings_from"]
+__all__ = ["ServerSettings"]
+
+Seconds = Annotated[float, Field(gt=0.0)]
 
 
 class ServerSettings(ConfigNode):
-    """How the engine is served over HTTP. Unknown keys are refused, secrets masked and filled by ``${env:NAME}``."""
+    """How the engine is served over HTTP; `vcore serve` reads it, and all else ignores it."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` for every one of this machine."""
@@ -31,16 +31,27 @@ class ServerSettings(ConfigNode):
     """A PEM file with the private key."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the server from a browser; ``*`` for all."""
+    max_connections: Annotated[int, Field(ge=1)] = 8192
+    """Most connections at a time. Beyond them the one that has been idle longest makes room; if none is idle, the new
+    one is refused (503)."""
+    head_timeout_s: Seconds = 20.0
+    """Seconds within which a request's line and headers must have arrived, and a TLS handshake must be done."""
+    keep_alive_s: Annotated[int, Field(ge=1)] = 65
+    """Seconds after which a connection without another request is closed; best longer than a proxy's, so that it is
+    the proxy who closes."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     """Requests with a larger body are refused (413)."""
+    body_timeout_s: Seconds = 60.0
+    """Seconds within which a request's body must have arrived (408)."""
     max_queue: Annotated[int, Field(ge=0)] = 4096
     """How many samples may wait beside the `scheduler.max_num_seqs` that run; more are refused (429)."""
-    body_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
-    """Seconds within which a request's body must have arrived (408)."""
-    request_timeout_s: Annotated[float, Field(gt=0.0)] | None = None
+    request_timeout_s: Seconds | None = None
     """Seconds after which a request is ended with an error (504); None: never."""
     drain_s: Annotated[float, Field(ge=0.0)] = 30.0
     """After the first SIGTERM or Ctrl-C: seconds that open requests have to finish before they are ended."""
+    exit_when_dead: bool = True
+    """End with status 1 if the engine has died and is not started again, so that whatever watches this process acts.
+    Otherwise go on, and answer 503."""
     enable_profile: bool = False
     """Serve ``/start_profile`` and ``/stop_profile`` although no API key is set."""
     enable_reset: bool = False
@@ -52,7 +63,7 @@ class ServerSettings(ConfigNode):
     log_requests: bool = False
     """Log a line of JSON for each request."""
     log_prompts: bool = False
-    """Put prompts into these lines."""
+    """Put prompts into these lines; needs `log_requests`."""
     otlp_traces_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where OpenTelemetry spans of requests go, over HTTP, such as ``http://localhost:4318/v1/traces``; needs the
     extra ``otel``."""
@@ -60,11 +71,13 @@ class ServerSettings(ConfigNode):
     """A Jinja file to use in the place of the model's own template."""
 
     @model_validator(mode="after")
-    def _tls_needs_both(self) -> ServerSettings:
+    def _agrees_with_itself(self) -> ServerSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both, or none")
         if any(not key.get_secret_value() for key in self.api_keys):
             raise ValueError("an API key is empty, so that anybody would have it; leave it out to need none")
+        if self.log_prompts and not self.log_requests:
+            raise ValueError("log_prompts puts prompts into the lines of log_requests, which is off: switch it on, too")
         return self
 
     @property
@@ -86,18 +99,3 @@ class ServerSettings(ConfigNode):
     def trace_allowed(self) -> bool:
         """Whether ``/trace`` answers."""
         return self.enable_trace or self.guarded
-
-
-def settings_from(values: Mapping[str, Any]) -> ServerSettings:
-    """Settings of values that a user wrote.
-
-    Raises:
-        ConfigError: one is unknown or out of range, or two contradict each other. Secrets are not shown.
-    """
-    try:
-        return ServerSettings(**values)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        name = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {message}" if name else message) from None
