@@ -15,21 +15,17 @@ from vcore.config import EngineConfig, load_config
 from vcore.engine.build import Engine, build_engine
 from vcore.engine.request import EngineRequest
 from vcore.sampling_params import SamplingParams
+from vcore.simulate.calibration_batches import CalibrationBatch, CalibrationRow, EngineLimits, calibration_batches
 from vcore.simulate.deployment import Deployment
-from vcore.simulate.engine_replay import step_engine
+from vcore.simulate.engine_replay import TimedSteps
 from vcore.simulate.step_log import RECORDER, StepLog, recorder_spec
 from vcore.simulate.step_time import StepLoad
 from vcore.simulate.step_time_fit import fit_step_time, relative_errors
 
 __all__ = ["Calibration", "calibrate"]
 
-_PROMPTS = (4, 16, 64, 128, 256, 512, 1024, 2048, 4096)
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_CONTEXTS = (16, 256, 1024, 4096)
 _STEPS = 6
-"""Decode steps of each batch."""
-_MOST_TOKENS = 32_768
-"""Of one batch's contexts together, so that no part of the grid takes long to set up."""
+"""Tokens that each request generates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,8 @@ def calibrate(
 ) -> Calibration:
     """Run batches through the engine, steps in flight one at a time, and fit `StepTimeModel` to the medians.
 
-    Prompts are random, so nothing hits the cache; long ones are computed in chunks, so after computed tokens.
+    Tokens are random. What is run is `calibration_batches`, from the engine's own limits; each pass over it begins with
+    other tokens, so that it does the same as the one before.
 
     Args:
         config: of the engine.
@@ -96,54 +93,71 @@ def _measure(
 ) -> tuple[list[StepLoad], list[float]]:
     """Different loads, and the median time of each."""
     times: dict[StepLoad, list[float]] = {}
-    batches = _batches(engine)
+    batches = list(calibration_batches(_limits(engine)))
     for repeat in range(repeats + 1):
         report(f"pass {repeat + 1} of {repeats + 1}: {len(batches)} batches")
         log.entries.clear()
-        for number, lengths in enumerate(batches):
-            _run(engine, log, lengths, repeat * len(batches) + number, clock)
+        tokens = _Tokens(engine.vocab_size, repeat)
+        for number, batch in enumerate(batches):
+            _run(engine, log, batch, f"{repeat}-{number}", tokens, clock)
         if repeat:
             for entry in log.entries:
                 times.setdefault(entry.load, []).append(entry.seconds)
     return list(times), [float(np.median(each)) for each in times.values()]
 
 
-def _batches(engine: Engine) -> list[list[int]]:
-    """Lengths of prompts that run together: one alone, many alike, and one that comes to many."""
-    room = min(_cache_tokens(engine) // 2, _MOST_TOKENS)
-    longest = min(engine.max_model_len, room) - _STEPS - 1
-    prompts = [length for length in _PROMPTS if length <= longest] or [max(1, longest)]
-    rows = [count for count in _ROWS if count <= _resolved(engine.config.scheduler.max_num_seqs)]
-    contexts = [length for length in _CONTEXTS if length <= longest]
-    found = [[length] for length in prompts]
-    found += [[length] * count for count in rows for length in contexts if (length + _STEPS) * count <= room]
-    return found + [[16] * count + [length] for count in rows[1:-1:2] for length in prompts if length >= 64]
+def _limits(engine: Engine) -> EngineLimits:
+    scheduler = engine.config.scheduler
+    return EngineLimits(
+        max_num_seqs=_resolved(scheduler.max_num_seqs),
+        max_num_batched_tokens=_resolved(scheduler.max_num_batched_tokens),
+        max_model_len=engine.max_model_len - _STEPS,
+        cache_tokens=_cache_tokens(engine),
+        prefix_caching=engine.config.cache.prefix_caching,
+    )
 
 
-def _run(engine: Engine, log: StepLog, lengths: Sequence[int], seed: int, clock: Callable[[], float]) -> None:
-    """Compute the prompts and some tokens of each; of several the last comes when the others decode."""
-    rng = np.random.default_rng(seed)
+class _Tokens:
+    """Prompts of rows: the same document is the same tokens, and all else is drawn."""
+
+    def __init__(self, vocab_size: int, seed: int) -> None:
+        self._vocab_size = vocab_size
+        self._seed = seed
+        self._rng = np.random.default_rng((seed, 0))
+
+    def of(self, batch: CalibrationBatch, row: CalibrationRow) -> list[int]:
+        rng = np.random.default_rng((self._seed, 1 + batch.context, row.document))
+        document: list[int] = rng.integers(0, self._vocab_size, size=batch.context).tolist()
+        own: list[int] = self._rng.integers(0, self._vocab_size, size=row.tail).tolist()
+        return document[: row.context] + own
+
+
+def _run(
+    engine: Engine, log: StepLog, batch: CalibrationBatch, name: str, tokens: _Tokens, clock: Callable[[], float]
+) -> None:
+    """Compute the prompts and some tokens of each; the late one comes when the others generate."""
     core = engine.core
     params = SamplingParams(temperature=0.0, max_tokens=_STEPS, ignore_eos=True)
+    rows = batch.rows if batch.late is None else (*batch.rows, batch.late)
     requests = [
         EngineRequest(
-            request_id=f"{seed}-{number}",
-            prompt_token_ids=rng.integers(0, engine.vocab_size, size=length).tolist(),
+            request_id=f"{name}-{number}",
+            prompt_token_ids=tokens.of(batch, row),
             params=params,
             max_tokens=_STEPS,
             arrival_time=0.0,
         )
-        for number, length in enumerate(lengths)
+        for number, row in enumerate(rows)
     ]
-    late = requests[-1:] if len(set(lengths)) > 1 else []
-    for request in requests[: len(requests) - len(late)]:
+    steps = TimedSteps(core, log, clock)
+    for request in requests[: len(batch.rows)]:
         core.add_request(request)
     while core.stats().waiting:
-        step_engine(core, log, clock)
-    for request in late:
+        steps.make()
+    for request in requests[len(batch.rows) :]:
         core.add_request(request)
     while core.has_unfinished:
-        step_engine(core, log, clock)
+        steps.make()
 
 
 def _cache_tokens(engine: Engine) -> int:

@@ -17,7 +17,7 @@ from vcore.simulate.step_log import StepLog
 from vcore.simulate.timeline import Timeline
 from vcore.traces import Trace
 
-__all__ = ["CpuClock", "ReplayClock", "WallClock", "replay_engine", "requests_of", "step_engine"]
+__all__ = ["CpuClock", "ReplayClock", "TimedSteps", "WallClock", "replay_engine", "requests_of"]
 
 
 class ReplayClock(Protocol):
@@ -90,31 +90,54 @@ def replay_engine(
     clock = clock or WallClock()
     timeline = Timeline(np.array([one.arrival_time for one in requests]))
     entered: list[int] = []
-    began, previous = clock(), 0.0
+    began = clock()
 
     def now() -> float:
         return clock() - began
 
+    steps = TimedSteps(core, log, now)
     while len(entered) < len(requests) or core.has_unfinished:
         while len(entered) < len(requests) and requests[len(entered)].arrival_time <= now():
             core.add_request(requests[len(entered)])
             entered.append(len(log.entries))
         if not core.has_unfinished:
             clock.sleep(max(0.0, requests[len(entered)].arrival_time - now()))
+            steps.idle()
             continue
-        output = step_engine(core, log, now)
-        _write(timeline, output, previous, now())
-        previous = now()
+        previous = steps.ended
+        _write(timeline, steps.make(), previous, steps.ended)
     return timeline, entered
 
 
-def step_engine(core: EngineCore, log: StepLog, now: Callable[[], float] = time.perf_counter) -> StepOutput:
-    """One step, with its duration in the log."""
-    count, started = len(log.entries), now()
-    output = core.step()
-    if len(log.entries) > count:
-        log.entries[-1].seconds = now() - started
-    return output
+class TimedSteps:
+    """Makes the steps of an engine one after another. A step lasts from the end of the one before, as simulated ones:
+    taking in requests and handing out tokens belong to it.
+    """
+
+    def __init__(self, core: EngineCore, log: StepLog, now: Callable[[], float]) -> None:
+        """Args:
+        core: with one step in flight, whose executor writes `log`.
+        log: gets the duration of each step.
+        now: seconds, monotonic.
+        """
+        self._core = core
+        self._log = log
+        self._now = now
+        self.ended = now()
+        """When the last step ended, or the engine was last idle."""
+
+    def idle(self) -> None:
+        """The next step begins now."""
+        self.ended = self._now()
+
+    def make(self) -> StepOutput:
+        """One step."""
+        count, began = len(self._log.entries), self.ended
+        output = self._core.step()
+        self.ended = self._now()
+        if len(self._log.entries) > count:
+            self._log.entries[-1].seconds = self.ended - began
+        return output
 
 
 def _write(timeline: Timeline, output: StepOutput, previous: float, now: float) -> None:

@@ -117,5 +117,5 @@ def _alone_s(done: Simulation, index: int) -> float:
     """Seconds of a request on an idle replica with an empty cache, its prompt computed in one step."""
     one, model = done.trace.requests[index], done.settings.step_time
     prompt, later = one.input_length, one.output_length - 1
-    prefill = model.seconds(StepLoad(prompt, 1, prompt * (prompt + 1) // 2, 0, 0))
-    return prefill + later * model.seconds(StepLoad(1, 0, 0, 1, prompt + later // 2))
+    prefill = model.seconds(StepLoad(prompt, 1, prompt * (prompt + 1) // 2, 0, 0, prompt))
+    return prefill + later * model.seconds(StepLoad(1, 0, 0, 1, prompt + later // 2, 0))

@@ -26,6 +26,8 @@ class StepLoad(NamedTuple):
     num_decode_rows: int
     decode_kv_tokens: int
     """Tokens that decode rows attend to, each its own one too."""
+    prefill_kv_tokens: int
+    """The same of prefill rows, each row's context counted once."""
 
     @classmethod
     def of(cls, output: SchedulerOutput, starts: NDArray[np.int64]) -> StepLoad:
@@ -38,10 +40,18 @@ class StepLoad(NamedTuple):
         num_decodes, num_rows = output.num_decodes, len(starts)
         kv_tokens = int(starts[:num_decodes].sum()) + num_decodes
         if num_decodes == num_rows:
-            return cls(num_decodes, 0, 0, num_decodes, kv_tokens)
+            return cls(num_decodes, 0, 0, num_decodes, kv_tokens, 0)
         chunks = output.num_tokens[num_decodes:].astype(np.int64)
-        pairs = chunks * starts[num_decodes:] + chunks * (chunks + 1) // 2
-        return cls(num_decodes + int(chunks.sum()), num_rows - num_decodes, int(pairs.sum()), num_decodes, kv_tokens)
+        before = starts[num_decodes:]
+        pairs = chunks * before + chunks * (chunks + 1) // 2
+        return cls(
+            num_tokens=num_decodes + int(chunks.sum()),
+            num_prefill_rows=num_rows - num_decodes,
+            prefill_pairs=int(pairs.sum()),
+            num_decode_rows=num_decodes,
+            decode_kv_tokens=kv_tokens,
+            prefill_kv_tokens=int(before.sum() + chunks.sum()),
+        )
 
 
 class StepTime(Protocol):
@@ -59,12 +69,14 @@ class StepTime(Protocol):
 class StepTimeModel(BaseModel):
     """Seconds of a step, linear in its load but for one knee:
 
-        base + token * max(num_tokens, knee) + prefill_row * num_prefill_rows + pair * prefill_pairs
+        base + token * max(num_tokens, knee)
+             + prefill_row * num_prefill_rows + pair * prefill_pairs + prefill_kv_token * prefill_kv_tokens
              + decode_row * num_decode_rows + kv_token * decode_kv_tokens
 
     Products of few tokens take as long as reading the weights (the roofline of S. Williams, A. Waterman and
     D. Patterson, CACM 52(4), 2009): below the knee a token more costs nothing. Attention of prefill is bound by
-    arithmetic, so by pairs of queries and keys; that of decode by reading keys and values, so by tokens.
+    arithmetic, so by pairs of queries and keys; that of decode by reading keys and values, so by tokens. So is that of
+    a short chunk after a long context.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -79,6 +91,8 @@ class StepTimeModel(BaseModel):
     """Of a row with several tokens."""
     pair_s: Seconds = 0.0
     """Of a query and key pair of prefill."""
+    prefill_kv_token_s: Seconds = 0.0
+    """Of a token that a prefill row attends to, however many queries it has."""
     decode_row_s: Seconds = 0.0
     """Of a row with one token."""
     kv_token_s: Seconds = 0.0
@@ -87,7 +101,11 @@ class StepTimeModel(BaseModel):
     def seconds(self, load: StepLoad) -> float:
         """The time of one step."""
         products = self.token_s * max(load.num_tokens, self.knee_tokens)
-        prefill = self.prefill_row_s * load.num_prefill_rows + self.pair_s * load.prefill_pairs
+        prefill = (
+            self.prefill_row_s * load.num_prefill_rows
+            + self.pair_s * load.prefill_pairs
+            + self.prefill_kv_token_s * load.prefill_kv_tokens
+        )
         decode = self.decode_row_s * load.num_decode_rows + self.kv_token_s * load.decode_kv_tokens
         return self.base_s + products + prefill + decode
 

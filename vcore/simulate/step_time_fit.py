@@ -12,7 +12,7 @@ from vcore.simulate.step_time import StepLoad, StepTimeModel
 
 __all__ = ["fit_step_time", "relative_errors"]
 
-_FIELDS = ("base_s", "token_s", "prefill_row_s", "pair_s", "decode_row_s", "kv_token_s")
+_FIELDS = ("base_s", "token_s", "prefill_row_s", "pair_s", "prefill_kv_token_s", "decode_row_s", "kv_token_s")
 _MOST_KNEE = 1024
 _ROUNDS = 4
 
@@ -61,13 +61,14 @@ def relative_errors(model: StepTimeModel, loads: Sequence[StepLoad], seconds: Se
 
 
 def _columns(loads: Sequence[StepLoad], knee: int) -> NDArray[np.float64]:
-    """What each coefficient is multiplied with, float64 [n, 6]."""
+    """What each coefficient is multiplied with, float64 [n, 7]."""
     rows = [
         (
             1.0,
             max(load.num_tokens, knee),
             load.num_prefill_rows,
             load.prefill_pairs,
+            load.prefill_kv_tokens,
             load.num_decode_rows,
             load.decode_kv_tokens,
         )

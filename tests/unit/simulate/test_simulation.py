@@ -26,7 +26,14 @@ EVENTS: list[tuple[Any, ...]] = []
 """What policies heard, in order."""
 
 STEP_TIME = StepTimeModel(
-    base_s=0.011, token_s=0.0013, knee_tokens=3, prefill_row_s=0.0007, pair_s=1e-5, decode_row_s=0.0003, kv_token_s=3e-5
+    base_s=0.011,
+    token_s=0.0013,
+    knee_tokens=3,
+    prefill_row_s=0.0007,
+    pair_s=1e-5,
+    prefill_kv_token_s=2e-5,
+    decode_row_s=0.0003,
+    kv_token_s=3e-5,
 )
 
 
