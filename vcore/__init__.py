@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.engine.llm import *  # noqa: F403
     from vcore.errors import *  # noqa: F403
     from vcore.outputs import *  # noqa: F403
+    from vcore.pooling_params import *  # noqa: F403
     from vcore.sampling_params import *  # noqa: F403
     from vcore.structured_output import *  # noqa: F403
 
@@ -29,7 +30,8 @@ _EXPORTS = {
     ),
     "engine.llm": ("LLM",),
     "errors": ("RequestError", "VcoreError"),
-    "outputs": ("CompletionOutput", "RequestOutput"),
+    "outputs": ("CompletionOutput", "EmbeddingOutput", "RequestOutput"),
+    "pooling_params": ("PoolingParams",),
     "sampling_params": ("SamplingParams",),
     "structured_output": ("StructuredOutput",),
 }

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["CompletionOutput", "Logprob", "RequestMetrics", "RequestOutput"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["CompletionOutput", "EmbeddingOutput", "Logprob", "RequestMetrics", "RequestOutput"]
 
 
 @dataclass(slots=True)
@@ -83,3 +88,25 @@ class RequestOutput:
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """One entry a prompt token; None for the first."""
     metrics: RequestMetrics | None = None
+
+
+@dataclass(slots=True)
+class EmbeddingOutput:
+    """The embedding of one prompt."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    embedding: NDArray[np.float32] | None
+    """float32 [dimensions]; None if there is none, for which `error` has the reason."""
+    num_cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache."""
+    finish_reason: str = "stop"
+    """``stop``, ``abort`` or ``error``."""
+    error: str | None = None
+    metrics: RequestMetrics | None = None
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_token_ids)

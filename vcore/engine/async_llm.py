@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from vcore.config import EngineConfig, load_config
 from vcore.engine.conversations import Conversation, check_conversation
 from vcore.engine.param_checks import check_text_fits, require_tokenizer
+from vcore.engine.pooling import embedding_output
 from vcore.engine.prompts import Prompt, TokensPrompt
 from vcore.engine.records import EngineListener, EngineState, EngineStatus, RequestRecord, StepRecord
 from vcore.engine.remote.composition import Composition
@@ -22,7 +23,8 @@ from vcore.engine.remote.restarts import RestartPolicy
 from vcore.engine.remote.session import EngineSession
 from vcore.errors import ConfigError, RequestError
 from vcore.kv_cache.block_map import BlockMap
-from vcore.outputs import RequestOutput
+from vcore.outputs import EmbeddingOutput, RequestOutput
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 
@@ -165,13 +167,37 @@ class AsyncLLM:
             RequestError: the prompt or the parameters are wrong, or the engine refuses the request.
             EngineDeadError: the engine is not ready, or dies while the request runs; the message has the cause.
         """
-        request = await self._enter(prompt, params, request_id or f"request-{uuid.uuid4().hex}", mode)
+        request = await self._enter(prompt, _checked(params, SamplingParams), request_id, mode)
         try:
             while True:
                 output = await request.next()
                 yield output
                 if output.finished:
                     return
+        finally:
+            request.drop()
+
+    async def embed(
+        self, prompt: Prompt, params: PoolingParams | None = None, *, request_id: str | None = None
+    ) -> EmbeddingOutput:
+        """Embed one prompt. Cancelling the task that waits aborts the request at once and frees its blocks.
+
+        Args:
+            prompt: as for `LLM.embed`, one.
+            params: None for ``PoolingParams()``.
+            request_id: unique among open requests; None for one that is made up.
+
+        Returns:
+            The embedding; for a request that fails while it runs, none, and the reason.
+
+        Raises:
+            RequestError: the model makes no embeddings, the prompt or the parameters are wrong, or the engine refuses
+                the request.
+            EngineDeadError: as for `generate`.
+        """
+        request = await self._enter(prompt, _checked(params, PoolingParams), request_id, "final")
+        try:
+            return embedding_output(await request.next())
         finally:
             request.drop()
 
@@ -184,16 +210,13 @@ class AsyncLLM:
         return self._session.num_unfinished
 
     async def _enter(
-        self, prompt: Prompt, params: SamplingParams | None, request_id: str, mode: OutputMode
+        self, prompt: Prompt, params: SamplingParams | PoolingParams, request_id: str | None, mode: OutputMode
     ) -> OpenRequest:
         """Check a request and send it to the engine."""
         if mode not in (modes := get_args(OutputMode)):
             raise RequestError(f"mode must be one of {', '.join(modes)}, got {mode!r}", param="mode")
-        if params is None:
-            params = SamplingParams()
-        if not isinstance(params, SamplingParams):
-            raise RequestError(f"params must be a SamplingParams, got {type(params).__name__}", param="params")
         self._session.supervisor.require_ready()
+        request_id = request_id or f"request-{uuid.uuid4().hex}"
         process = partial(self._session.process, prompt, params, request_id=request_id)
         if _takes_long(prompt, params):
             processed = await asyncio.get_running_loop().run_in_executor(self._threads, process)
@@ -295,9 +318,22 @@ class AsyncLLM:
         return self._session.facts.plugins
 
 
-def _takes_long(prompt: Prompt, params: SamplingParams) -> bool:
+P = TypeVar("P", SamplingParams, PoolingParams)
+
+
+def _checked(params: P | None, kind: type[P]) -> P:
+    if params is None:
+        return kind()
+    if not isinstance(params, kind):
+        raise RequestError(f"params must be a {kind.__name__}, got {type(params).__name__}", param="params")
+    return params
+
+
+def _takes_long(prompt: Prompt, params: SamplingParams | PoolingParams) -> bool:
     """Whether checking a request could keep the event loop from others for milliseconds."""
-    if params.logits_processors or params.structured_output is not None or params.bad_words:
+    if isinstance(params, SamplingParams) and (
+        params.logits_processors or params.structured_output is not None or params.bad_words
+    ):
         return True  # a plugin may be imported, words are tokenised
     text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
     return isinstance(text, str) and len(text) > _SHORT_TEXT

@@ -13,6 +13,7 @@ from vcore.config.models import PluginChoice
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
+from vcore.engine.pooling import NO_POOLING, ModelPooling
 from vcore.engine.preparation import RequestPreparer
 from vcore.engine.processor_pool import ProcessorPool
 from vcore.engine.resolve import Resolution, resolve, resolved_plugins
@@ -72,6 +73,8 @@ class Engine:
     """The folder that the tokenizer was read from."""
     plugins: ResolvedSet = field(default_factory=lambda: ResolvedSet(()))
     """What the engine is composed of."""
+    pooling: ModelPooling = NO_POOLING
+    """How the model makes embeddings, if it does."""
 
 
 def build_engine(
@@ -132,6 +135,7 @@ def build_engine(
         preparer=RequestPreparer(processors.get),
         tokenizer_path=tokenizer_path,
         plugins=resolved,
+        pooling=resolution.pooling,
     )
 
 
@@ -211,6 +215,7 @@ def _build_runner(
         max_model_len=resolution.max_model_len,
         memory_fraction=config.cache.memory_fraction,
         vocab_size=resolution.vocab_size,
+        hidden_size=resolution.pooling.size or None,
         num_threads=cast(int, config.runtime.num_threads),
         graph_sizes=_graph_sizes(resolution, capabilities),
         max_segment_tokens=_max_segment_tokens(resolution),

@@ -21,9 +21,11 @@ from vcore.engine.param_checks import (
     check_something_is_left,
     check_text_fits,
 )
-from vcore.engine.prompts import parse_prompt
+from vcore.engine.pooling import NO_POOLING, ModelPooling
+from vcore.engine.prompts import ParsedPrompt, parse_prompt
 from vcore.engine.request import EngineRequest
 from vcore.errors import RequestError, RequestTooLargeError
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import LogitsProcessorRequest, SamplingParams
 from vcore.structured_output import StructuredOutput
 
@@ -51,6 +53,8 @@ class ProcessedRequest:
     arrival_time: float
     """Seconds, monotonic."""
     engine_requests: tuple[EngineRequest, ...]
+    pooling: PoolingParams | None = None
+    """Complete; None for a request that generates."""
 
 
 class InputProcessor:
@@ -66,6 +70,7 @@ class InputProcessor:
         seed: int = 0,
         check_processor: ProcessorCheck | None = None,
         form_processor: FormProcessor | None = None,
+        pooling: ModelPooling = NO_POOLING,
     ) -> None:
         """Describe the model.
 
@@ -77,6 +82,7 @@ class InputProcessor:
             seed: `runtime.seed`; the requests that give no seed get one each, drawn from it in their order.
             check_processor: None if there are no logits-processor plugins.
             form_processor: None if texts cannot be kept to a form.
+            pooling: how the model makes embeddings, if it does.
         """
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
@@ -85,6 +91,7 @@ class InputProcessor:
         self._seed = seed
         self._check_processor = check_processor
         self._form_processor = form_processor
+        self._pooling = pooling
         self._serial = itertools.count()
 
     def process(self, prompt: object, params: SamplingParams, *, request_id: str) -> ProcessedRequest:
@@ -100,14 +107,7 @@ class InputProcessor:
             RequestError: anything else that is wrong; the message says what, and `param` names the field.
         """
         arrival_time = time.monotonic()
-        parsed = parse_prompt(prompt)
-        if parsed.token_ids is None:
-            assert parsed.text is not None
-            token_ids = self._encode(parsed.text)
-        else:
-            token_ids = parsed.token_ids
-        if min(token_ids) < 0 or max(token_ids) >= self._vocab_size:
-            check_ids(token_ids, self._vocab_size, "prompt_token_ids")
+        parsed, token_ids = self._tokens(prompt)
         check_params(params, self._vocab_size, self._tokenizer)
         params = self._with_checked_processors(params)
         max_tokens = self._max_tokens(len(token_ids), params)
@@ -127,7 +127,7 @@ class InputProcessor:
                 seed=seed,
                 sample_index=index,
                 bad_words_token_ids=bad_words,
-                extra_keys=() if params.cache_salt is None else (f"salt:{params.cache_salt}",),
+                extra_keys=_extra_keys(params),
             )
 
         return ProcessedRequest(
@@ -138,6 +138,58 @@ class InputProcessor:
             arrival_time=arrival_time,
             engine_requests=tuple(map(sample, range(params.n))),
         )
+
+    def process_embedding(self, prompt: object, params: PoolingParams, *, request_id: str) -> ProcessedRequest:
+        """Check and tokenise one prompt that is to be embedded.
+
+        Args:
+            prompt: as for `process`.
+            params: what is wanted of its embedding.
+            request_id: unique among unfinished requests.
+
+        Raises:
+            RequestTooLargeError: the prompt is longer than the model takes.
+            RequestError: the model makes no embeddings, or anything else that is wrong; `param` names the field.
+        """
+        arrival_time = time.monotonic()
+        mode = self._pooling.require()
+        params = self._pooling.complete(params)
+        parsed, token_ids = self._tokens(prompt)
+        if len(token_ids) > self._max_model_len:
+            raise RequestTooLargeError(
+                f"the prompt has {len(token_ids)} tokens, and at most max_model_len={self._max_model_len} fit. Shorten "
+                "it, or embed it in parts",
+                param="prompt",
+            )
+        request = EngineRequest(
+            request_id=request_id,
+            prompt_token_ids=token_ids,
+            params=_scheduling_params(params),
+            max_tokens=0,
+            arrival_time=arrival_time,
+            extra_keys=_extra_keys(params),
+            pooling=mode,
+        )
+        return ProcessedRequest(
+            request_id=request_id,
+            prompt=parsed.text,
+            prompt_token_ids=token_ids,
+            params=request.params,
+            arrival_time=arrival_time,
+            engine_requests=(request,),
+            pooling=params,
+        )
+
+    def _tokens(self, prompt: object) -> tuple[ParsedPrompt, list[int]]:
+        parsed = parse_prompt(prompt)
+        if parsed.token_ids is None:
+            assert parsed.text is not None
+            token_ids = self._encode(parsed.text)
+        else:
+            token_ids = parsed.token_ids
+        if min(token_ids) < 0 or max(token_ids) >= self._vocab_size:
+            check_ids(token_ids, self._vocab_size, "prompt_token_ids")
+        return parsed, token_ids
 
     def _encode(self, text: str) -> list[int]:
         if self._tokenizer is None:
@@ -208,3 +260,19 @@ class InputProcessor:
 def _without_prompt_logprobs(params: SamplingParams) -> SamplingParams:
     """For all samples but the first: the prompt's logprobs are wanted once, and asking bypasses cache hits."""
     return params if params.prompt_logprobs is None else params.model_copy(update={"prompt_logprobs": None})
+
+
+def _extra_keys(params: SamplingParams | PoolingParams) -> tuple[str, ...]:
+    return () if params.cache_salt is None else (f"salt:{params.cache_salt}",)
+
+
+def _scheduling_params(params: PoolingParams) -> SamplingParams:
+    """What policies and the cache read of a request, for one that samples nothing."""
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        detokenize=False,
+        priority=params.priority,
+        tenant=params.tenant,
+        cache_salt=params.cache_salt,
+    )

@@ -18,11 +18,13 @@ from vcore.engine.driver import EngineDriver
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.param_checks import require_tokenizer
+from vcore.engine.pooling import embedding_output
 from vcore.engine.profile_folder import ProfileFolder
 from vcore.engine.progress import batch_progress, loading_progress
 from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
-from vcore.errors import ConfigError, EngineError
-from vcore.outputs import RequestOutput
+from vcore.errors import ConfigError, EngineError, RequestError
+from vcore.outputs import EmbeddingOutput, RequestOutput
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ class LLM:
             seed=engine.config.runtime.seed,
             check_processor=options.check,
             form_processor=options.for_structured_output,
+            pooling=engine.pooling,
         )
         self._driver = EngineDriver(engine.core, OutputProcessor(engine.tokenizer, engine.core.finish))
         self._serial = itertools.count()
@@ -198,6 +201,38 @@ class LLM:
         """
         requests = self._process_all([prompt], sampling_params)
         return self._driver.run(requests, stream=True)
+
+    def embed(
+        self, prompts: Prompt | Sequence[Prompt], params: PoolingParams | None = None, *, progress: bool = True
+    ) -> list[EmbeddingOutput]:
+        """Embed one prompt or many, as one batch.
+
+        All are checked before any enters the engine. One that fails while it runs does not take the others with it:
+        it has no embedding, `error` says why, and a warning is logged.
+
+        Args:
+            prompts: as for `generate`.
+            params: for all; None for ``PoolingParams()``.
+            progress: whether to show a bar, if stderr is a terminal.
+
+        Returns:
+            One output a prompt, in their order.
+
+        Raises:
+            RequestError: the model makes no embeddings, or a prompt or the parameters are wrong; of several prompts it
+                says which.
+            EngineDeadError: the engine cannot go on.
+        """
+        params = PoolingParams() if params is None else params
+        if not isinstance(params, PoolingParams):
+            raise RequestError(f"params must be a PoolingParams, got {type(params).__name__}", param="params")
+        self._open().pooling.require()
+        several, _ = split_prompts(prompts)
+
+        def process(prompt: Prompt, _: int) -> ProcessedRequest:
+            return self._input_processor.process_embedding(prompt, params, request_id=self._new_id())
+
+        return list(map(embedding_output, self._run(each(several, process), progress=progress)))
 
     def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """The prompt that the chat template makes of a conversation, e.g. for `stream`.
@@ -324,14 +359,16 @@ class LLM:
             raise EngineError("this LLM was closed: make a new one")
         return self._engine
 
+    def _new_id(self) -> str:
+        return f"request-{next(self._serial)}"
+
     def _process_all(self, prompts: Sequence[Prompt], params: Params) -> list[ProcessedRequest]:
         """Check and tokenise every prompt; nothing has entered the engine yet."""
         self._open()
         own_params = params_for(params, len(prompts))
 
         def process(prompt: Prompt, index: int) -> ProcessedRequest:
-            request_id = f"request-{next(self._serial)}"
-            processed = self._input_processor.process(prompt, own_params[index], request_id=request_id)
+            processed = self._input_processor.process(prompt, own_params[index], request_id=self._new_id())
             if not processed.params.logits_processors:
                 return processed
             return replace(processed, engine_requests=self._preparer.prepare_all(processed.engine_requests))

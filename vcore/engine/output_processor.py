@@ -68,6 +68,7 @@ class OutputProcessor:
             delta=delta,
             decode=None if tokenizer is None else tokenizer.id_to_text,
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
+            pooling=processed.pooling,
         )
         for engine_request in processed.engine_requests:
             sample = self._make_sample(request, engine_request)
@@ -136,6 +137,9 @@ class OutputProcessor:
         for engine_id, parts in step.prompt_logprobs.items():
             if (sample := self._samples.get(engine_id)) is not None:
                 sample.request.add_prompt_logprobs(parts)
+        for engine_id, vector in step.vectors.items():
+            if (sample := self._samples.get(engine_id)) is not None:
+                sample.request.pooled = vector
         self._take_tokens(step, changed)
         for engine_id, finished in step.finished.items():
             if (sample := self._samples.get(engine_id)) is not None:

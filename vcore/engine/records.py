@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vcore.outputs import RequestMetrics
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 
@@ -67,6 +68,9 @@ class RequestRecord:
     """By sample: ``stop``, ``length``, ``abort`` (it was no longer wanted) or ``error``."""
     metrics: RequestMetrics
     params: SamplingParams
+    """Of one that embeds, only what policies read of it."""
+    pooling: PoolingParams | None = None
+    """Of a request that embeds: it has no tokens, and so no time to the first."""
 
 
 class EngineListener(Protocol):

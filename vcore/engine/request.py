@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from vcore.pooling_params import PoolingMode
 from vcore.sampling_params import SamplingParams
 
 __all__ = ["TRANSITIONS", "EngineRequest", "FinishReason", "RequestStatus"]
@@ -49,7 +50,7 @@ class EngineRequest:
     prompt_token_ids: list[int]
     params: SamplingParams
     max_tokens: int
-    """`SamplingParams.max_tokens`, cut to what the model's length leaves."""
+    """`SamplingParams.max_tokens`, cut to what the model's length leaves; 0 for one that pools."""
     arrival_time: float
     """Seconds, monotonic."""
     eos_token_ids: tuple[int, ...] = ()
@@ -63,3 +64,5 @@ class EngineRequest:
     """What besides tokens tells cached blocks apart: the cache salt, and later adapters and media."""
     prepared: Mapping[str, object] | None = None
     """By logits processor: what it prepared for the request (`RequestPreparer`)."""
+    pooling: PoolingMode | None = None
+    """It samples nothing, and ends with a vector of its prompt's hidden states; None for one that generates."""

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from vcore.engine.detokenizer import Detokenizer
+from vcore.engine.pooling import PooledOutput, finish_vector
 from vcore.engine.request import FinishReason
 from vcore.interfaces.step import TokenLogprobs
 from vcore.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from vcore.pooling_params import PoolingParams
 
 __all__ = ["RequestState", "SampleState", "logprob_dict"]
 
@@ -135,6 +137,10 @@ class RequestState:
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """None if they were not asked for; the first entry is None."""
     num_unfinished: int = 0
+    pooling: PoolingParams | None = None
+    """None for a request that generates."""
+    pooled: bytes | None = None
+    """What the engine pooled, once it has."""
 
     def start(self, sample: SampleState, time: float, num_cached_tokens: int) -> None:
         """`sample` was admitted at `time`, with so many prompt tokens from the prefix cache."""
@@ -175,6 +181,8 @@ class RequestState:
 
     def output(self) -> RequestOutput:
         """The request so far, or what is new of it, sharing no list that still changes with this object."""
+        if self.pooling is not None:
+            return self._embedded(self.pooling)
         return self._take() if self.delta else self._whole()
 
     def _take(self) -> RequestOutput:
@@ -203,6 +211,18 @@ class RequestState:
             num_cached_tokens=self.num_cached_tokens,
             prompt_logprobs=None if self.prompt_logprobs is None else self.prompt_logprobs.copy(),
             metrics=self.metrics if finished else _copy(self.metrics),
+        )
+
+    def _embedded(self, params: PoolingParams) -> PooledOutput:
+        return PooledOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=[sample.output() for sample in self.samples],
+            finished=self.finished,
+            num_cached_tokens=self.num_cached_tokens,
+            metrics=self.metrics,
+            embedding=None if self.pooled is None else finish_vector(self.pooled, params),
         )
 
 

@@ -41,6 +41,8 @@ class StepOutput:
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     """Parts of a prompt's logprobs, in order, as chunks are computed."""
+    vectors: dict[str, bytes] = field(default_factory=dict)
+    """Of requests that pool, each with its end: float32 [hidden_size] in this machine's order of bytes."""
     time: float = 0.0
     """When the step's tokens were known; seconds, monotonic."""
     step_id: int = 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vcore.pooling_params import PoolingMode
 from vcore.sampling_params import SamplingParams
 
 __all__ = ["NewRow", "SampledTokens", "SchedulerOutput", "TokenLogprobs"]
@@ -43,6 +44,9 @@ class NewRow:
     prepared: Mapping[str, object] | None = None
     """By logits processor: what it prepared for the request. An object of this process, which does not cross to
     another; where it is missing, the rank prepares it."""
+    pooling: PoolingMode | None = None
+    """How its prompt's hidden states become a vector (`SampledTokens.vectors`); None for a row that samples. With
+    ``mean``, no leading tokens are in the cache when it takes the row."""
 
 
 _NO_ROWS: NDArray[np.int32] = np.empty(0, dtype=np.int32)
@@ -71,7 +75,8 @@ class SchedulerOutput:
     num_tokens: NDArray[np.int32]
     """int32 [num_scheduled]: how many tokens of each, from its computed ones on."""
     samples: NDArray[np.bool_]
-    """bool [num_scheduled]: whether the row's last token is reached, so that a token is sampled."""
+    """bool [num_scheduled]: whether the row's last token is reached, so that a token is sampled. Rows that pool never
+    sample; where the end of their prompt is reached, their vector is due."""
     num_decodes: int = 0
     """How many leading rows have one token."""
     num_shared_blocks: int = 0
@@ -112,6 +117,9 @@ class SampledTokens:
     """By row: an entry for each prompt token that follows a token of this step's chunk, in order. Over all
     chunks that is one for each prompt token but the first; a preempted request that has made no token yet
     gives them again from its first chunk on, and the scheduler tells each once."""
+    vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    """By row, for rows that pool and have reached the end of their prompt: float32 [hidden_size], finite."""
     errors: dict[int, str] = field(default_factory=dict)
-    """By row: why this row alone has no valid token (a logits processor raised, logits were NaN). The row
-    stands in `rows` as well, but its token there means nothing, and it has no entry in `logprobs`."""
+    """By row: why this row alone has no valid token (a logits processor raised, logits were NaN) or no valid vector.
+    A row that samples stands in `rows` as well, but its token there means nothing, and it has no entry in
+    `logprobs`."""

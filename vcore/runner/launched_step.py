@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vcore.interfaces.step import SampledTokens, TokenLogprobs
 from vcore.runner.batch_state import BatchState
 from vcore.runner.logprobs import LogprobTensors
+from vcore.runner.pooling import PooledRows
 from vcore.runner.sampler import Sampled
 from vcore.runner.sampling_plan import LogprobPlan
 
@@ -74,6 +75,8 @@ class LaunchedStep:
     copies: HostCopies
     logprob_plan: LogprobPlan | None = None
     prompt_parts: list[PromptPart] = field(default_factory=list)
+    pooled: PooledRows | None = None
+    """On the host, once `copies` are there."""
     deferred: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     """Epochs and positions of tokens that the batch state does not know; None if it was told at the launch."""
 
@@ -109,6 +112,10 @@ class LaunchedStep:
             self.copies.wait()
             for part in self.prompt_parts:
                 result.prompt_logprobs[part.row] = _prompt_entries(part)
+        if self.pooled is not None:
+            self.copies.wait()
+            result.vectors, wrong = self.pooled.check()
+            result.errors.update(wrong)
         return result
 
     def _find_errors(self, result: SampledTokens) -> None:

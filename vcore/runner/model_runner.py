@@ -5,8 +5,8 @@
         decode path                  if it takes the step, nothing more is to do (CUDA graphs)
         build                        the step's tensors, one copy to the device
         launch_forward               hidden states: `ForwardPass`
-        launch_sampling              logits of the rows that sample, tokens, copies to the host
-    LaunchedStep.collect()           the tokens
+        launch_sampling              logits of the rows that sample, tokens; vectors of those that pool; copies to host
+    LaunchedStep.collect()           the tokens and vectors
 
 It knows nothing of scheduling, blocks' owners, text or plugins.
 """
@@ -34,6 +34,7 @@ from vcore.runner.forward_pass import ForwardPass
 from vcore.runner.input_builder import ForwardBatch, InputBuilder
 from vcore.runner.launched_step import HostCopies, LaunchedStep, PromptPart
 from vcore.runner.model_loading import load_model
+from vcore.runner.pooling import PoolSpan, PromptPooling
 from vcore.runner.processors import ProcessorFactory
 from vcore.runner.profiler import StepProfiler
 from vcore.runner.prompt_logprobs import PromptLogprobs, PromptSpan
@@ -55,6 +56,7 @@ class LaunchedForward:
     hidden_states: torch.Tensor
     """[num_tokens, hidden_size]."""
     prompt_spans: list[PromptSpan]
+    pool_spans: list[PoolSpan]
 
 
 class ModelRunner:
@@ -105,6 +107,7 @@ class ModelRunner:
             make_processor=make_processor,
         )
         self._prompt_logprobs = PromptLogprobs(self._state, settings.vocab_size)
+        self._pooling = PromptPooling(settings.hidden_size)
         self._builder = InputBuilder(
             self._state, make_staging(device), settings.max_num_batched_tokens, send_rows=self._keep_on_device
         )
@@ -191,18 +194,24 @@ class ModelRunner:
     ) -> LaunchedForward:
         """Launch the model on `batch`, built for as many shared blocks; its tokens count as computed from here on."""
         hidden_states = self._loaded().hidden_states(output, batch, num_shared_blocks)
-        spans = []
-        if len(self._prompt_logprobs):
-            spans = self._prompt_logprobs.spans(batch.rows, batch.starts, batch.metadata.query_start_loc_cpu)
+        where = (batch.rows, batch.starts, batch.metadata.query_start_loc_cpu)
+        prompt_spans = self._prompt_logprobs.spans(*where) if len(self._prompt_logprobs) else []
+        pool_spans = self._pooling.spans(*where) if len(self._pooling) else []
         self._state.advance(batch.rows, output.num_tokens)
-        return LaunchedForward(output.step_id, batch, hidden_states, spans)
+        return LaunchedForward(output.step_id, batch, hidden_states, prompt_spans, pool_spans)
 
     def launch_sampling(self, forward: LaunchedForward) -> LaunchedStep:
-        """Launch the LM head and the sampling of the rows that reached their last token, and the copies to the host."""
+        """Launch the LM head and the sampling of the rows that reached their last token, and the copies to the host.
+
+        Prompts that pool get their vectors here as well.
+        """
         batch, rows = forward.batch, forward.batch.sampled_rows
-        if not rows.size and not forward.prompt_spans:
+        pooled = self._pooling.pool(forward.pool_spans, forward.hidden_states) if forward.pool_spans else None
+        if not rows.size and not forward.prompt_spans and pooled is None:
             return self._empty_step(forward.step_id)
         copies = HostCopies(self._settings.device)
+        if pooled is not None:
+            pooled.vectors = copies.take(pooled.vectors)
         prompt_parts = [self._prompt_part(span, forward.hidden_states, copies) for span in forward.prompt_spans]
         sampled, plan = _NOTHING, None
         if rows.size:
@@ -219,6 +228,7 @@ class ModelRunner:
             copies=copies,
             logprob_plan=None if plan is None else plan.logprobs,
             prompt_parts=prompt_parts,
+            pooled=pooled,
         )
         if rows.size:
             self._append(step, batch.sampled_rows_on_device)
@@ -249,9 +259,11 @@ class ModelRunner:
         for row in output.freed_rows:
             self._sampling.remove(row)
             self._prompt_logprobs.remove(row)
+            self._pooling.remove(row)
         for new in output.new_rows:
             self._sampling.add(new)
             self._prompt_logprobs.add(new)
+            self._pooling.add(new)
 
     def _plan(self, batch: ForwardBatch) -> SamplingPlan | None:
         """What the step's rows need, on the device."""

@@ -31,6 +31,8 @@ class RunnerSettings:
     memory that is free once the model is loaded."""
     vocab_size: int
     """The width of the model's logits."""
+    hidden_size: int | None = None
+    """The width of its hidden states, for requests that pool; None if that is not known."""
     graph_sizes: tuple[int, ...] = ()
     """Numbers of rows, ascending, that CUDA graphs of decode steps are captured for; none: no graphs."""
     max_segment_tokens: int = 0

@@ -122,6 +122,7 @@ class AdmissionPlanner:
                 sample_index=engine.sample_index,
                 bad_words_token_ids=engine.bad_words_token_ids,
                 prepared=engine.prepared,
+                pooling=engine.pooling,
             )
         )
         if not request.was_started:

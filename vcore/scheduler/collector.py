@@ -47,7 +47,9 @@ class Collector:
             self._collect_ragged(record, sampled, step)
         else:
             self._collect_one_each(record, sampled.token_ids, step)
-        if step.token_ids:
+        if record.pooled:
+            self._end_pooled(record, sampled, step)
+        if step.token_ids or step.vectors:
             lifecycle.fruitless_preemptions = 0
         step.finished = lifecycle.drain_ended()
         return step
@@ -145,6 +147,13 @@ class Collector:
                     self._append_preempted(request, token_id, step)
             start += count
 
+    def _end_pooled(self, record: StepRecord, sampled: SampledTokens, step: StepOutput) -> None:
+        """Those whose prompt was computed end with its vector, also if they were preempted since; the failed have."""
+        for request, row in record.pooled:
+            if not request.is_finished:
+                step.vectors[request.request_id] = sampled.vectors[row].tobytes()
+                self._lifecycle.end(request, FinishReason.STOP)
+
     def _end_rows(self, record: StepRecord, errors: dict[int, str]) -> None:
         """End the requests of these rows alone; what they computed may be wrong, so it is not found again."""
         for request, row in zip(record.requests, record.output.rows.tolist(), strict=True):
@@ -193,5 +202,10 @@ def _check(record: StepRecord, sampled: SampledTokens) -> None:
                 f"token for each of {len(rows)} rows"
             )
         num_tokens = int(sampled.num_per_row.sum())
+    if missing := [row for _, row in record.pooled if row not in sampled.vectors and row not in sampled.errors]:
+        raise EngineError(
+            f"step {record.output.step_id}: no vectors came for rows {missing}; an executor answers with one for each "
+            "row that pools and has reached the end of its prompt, or says in SampledTokens.errors why there is none"
+        )
     if len(sampled.token_ids) != num_tokens:
         raise EngineError(f"step {record.output.step_id}: {len(sampled.token_ids)} tokens came, expected {num_tokens}")

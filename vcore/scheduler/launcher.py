@@ -39,6 +39,11 @@ class Launcher:
         table.num_computed[rows] = computed
         total = table.num_tokens[rows]
         samples = computed == total
+        pooled: list[tuple[Request, int]] = []
+        if table.num_pooling:
+            pools = table.pools[rows] & samples
+            samples &= ~pools
+            pooled = [(requests[index], int(rows[index])) for index in np.flatnonzero(pools).tolist()]
         total += samples
         table.num_tokens[rows] = total
         self._num_steps += 1
@@ -57,7 +62,7 @@ class Launcher:
             output.passed_entries = np.array(plan.passed, dtype=np.int32)
         if plan.grown:
             self._write_growth(output, plan, self._lifecycle.kv.num_groups)
-        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows, starts))
+        self._lifecycle.in_flight.append(self._record(plan, output, requests, rows, starts, pooled))
         if plan.new and self._lifecycle.policy.hears_admitted:
             self._lifecycle.policy.on_admitted([request.view for request, _ in plan.new])
         return output
@@ -118,8 +123,9 @@ class Launcher:
         requests: list[Request],
         rows: NDArray[np.int64],
         starts: NDArray[np.int64],
+        pooled: list[tuple[Request, int]],
     ) -> StepRecord:
-        if plan.uniform and not plan.new:
+        if plan.uniform and not plan.new and not self._table.num_pooling:
             sampled, ids, sampled_rows = requests, plan.batch.ids, rows
         else:
             sampled = [request for request, samples in zip(requests, output.samples.tolist(), strict=True) if samples]
@@ -133,6 +139,7 @@ class Launcher:
             sampled_ids=ids,
             sampled_rows=sampled_rows,
             departures=self._table.departures,
+            pooled=pooled,
             started=plan.started,
             filled=self._lifecycle.kv.end_step(),
         )

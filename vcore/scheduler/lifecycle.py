@@ -88,6 +88,8 @@ class Lifecycle:
         """A running request gives up its row and blocks, keeps its tokens, and waits again."""
         row = request.row
         request.num_in_flight = int(self.table.num_tokens[row] - self.table.num_known[row])
+        if self.table.pools[row] and self.table.num_computed[row] == self.table.num_tokens[row]:
+            request.num_in_flight = 1  # its vector
         self._leave_row(request, finished=False)
         request.become(RequestStatus.PREEMPTED)
         request.num_preemptions += 1

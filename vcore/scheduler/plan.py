@@ -72,6 +72,8 @@ class StepRecord:
     """int64 [num_sampled]: their rows."""
     departures: int
     """`RowTable.departures` when the step was launched: while it has not changed, all are still running."""
+    pooled: list[tuple[Request, int]]
+    """Those whose prompt ends here and who get its vector, each with its row."""
     started: dict[str, Started]
     filled: list[FilledBlock]
     """Blocks to withdraw if the step fails."""

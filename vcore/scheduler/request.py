@@ -27,7 +27,8 @@ class Request:
     row: int = 0
     """Its row while it runs."""
     num_in_flight: int = 0
-    """Tokens being sampled in steps that are not collected; kept here only while it is preempted."""
+    """Tokens being sampled, or a vector being pooled, in steps that are not collected; kept here only while it is
+    preempted."""
     num_preemptions: int = 0
     was_started: bool = False
     prompt_logprobs_told: int = 0
@@ -60,7 +61,9 @@ class Request:
 
     @property
     def bypasses_hits(self) -> bool:
-        """Whether cached tokens must be computed again, because logprobs of the prompt are still to come."""
+        """Whether cached tokens must be computed again, for their logprobs are still to come, or for their mean."""
+        if self.engine.pooling is not None:
+            return self.engine.pooling == "mean"
         return self.engine.params.prompt_logprobs is not None and self.prompt_logprobs_told < self.num_prompt_tokens - 1
 
     def become(self, status: RequestStatus) -> None:

@@ -61,7 +61,11 @@ class RowTable:
         self.pass_at = np.full(max_rows, NEVER, dtype=np.int64)
         """Computed tokens at which a sliding window leaves the row's next block behind; `NEVER` without windows."""
         self.limits = np.zeros(max_rows, dtype=np.int64)
-        """Tokens at which the request ends."""
+        """Tokens at which the request ends; `NEVER` for one that pools, which gets none."""
+        self.pools = np.zeros(max_rows, dtype=np.bool_)
+        """Whether the request ends with a vector when its prompt is computed; it samples nothing then."""
+        self.num_pooling = 0
+        """How many running requests do."""
         self.departures = 0
         """How many requests left their row so far."""
         self._free = list(range(max_rows))
@@ -96,7 +100,10 @@ class RowTable:
         self._batch = None
         self.num_tokens[row] = self.num_known[row] = len(request.token_ids)
         self.num_computed[row] = num_computed
-        self.limits[row] = request.max_num_tokens
+        pools = request.engine.pooling is not None
+        self.limits[row] = NEVER if pools else request.max_num_tokens
+        self.pools[row] = pools
+        self.num_pooling += pools
         return row
 
     def give_back(self, request: Request) -> None:
@@ -104,6 +111,7 @@ class RowTable:
         del self._running[request.request_id]
         self._batch = None
         self.departures += 1
+        self.num_pooling -= request.engine.pooling is not None
         heapq.heappush(self._free, request.row)
         self._freed.append(request.row)
 

@@ -244,23 +244,27 @@ class Scheduler:
         num_prompt = len(request.prompt_token_ids)
         if not num_prompt:
             raise RequestError(f"{name} has an empty prompt; at least one token is needed", param="prompt")
-        if request.max_tokens < 1:
+        pools = request.pooling is not None
+        if request.max_tokens < 1 and not pools:
             raise RequestError(f"{name}: max_tokens must be at least 1, got {request.max_tokens}", param="max_tokens")
         total = num_prompt + request.max_tokens
+        size = f"{num_prompt} prompt tokens"
+        if not pools:
+            size += f" and asks for up to {request.max_tokens} more"
+        param, remedy = ("prompt", "") if pools else ("max_tokens", ", lower max_tokens")
         if total > settings.max_model_len:
             raise RequestTooLargeError(
-                f"{name} has {num_prompt} prompt tokens and asks for up to {request.max_tokens} more, {total} in all; "
-                f"the model's length is {settings.max_model_len}. Shorten the prompt, or lower max_tokens.",
-                param="max_tokens" if num_prompt < settings.max_model_len else "prompt",
+                f"{name} has {size}, {total} in all; the model's length is {settings.max_model_len}. "
+                f"Shorten the prompt{remedy}.",
+                param=param if num_prompt < settings.max_model_len else "prompt",
             )
         # The last token is sampled but never computed.
-        needed, there = self._kv.needs.most_blocks(total - 1), settings.num_blocks - 1
+        needed, there = self._kv.needs.most_blocks(total if pools else total - 1), settings.num_blocks - 1
         if needed > there:
             raise RequestTooLargeError(
-                f"{name} has {num_prompt} prompt tokens and asks for up to {request.max_tokens} more, which takes "
-                f"{needed} cache blocks of {settings.block_size} tokens; there are {there}. Shorten the prompt, lower "
-                "max_tokens, or raise cache.num_blocks.",
-                param="max_tokens",
+                f"{name} has {size}, which takes {needed} cache blocks of {settings.block_size} tokens; there are "
+                f"{there}. Shorten the prompt{remedy}, or raise cache.num_blocks.",
+                param=param,
             )
         if not settings.chunked_prefill and num_prompt > settings.max_num_batched_tokens:
             raise RequestTooLargeError(

@@ -196,5 +196,6 @@ class OpenRequests:
                 finish_reasons=tuple(sample.finish_reason or str(reason) for sample in state.samples),
                 metrics=state.metrics,
                 params=request.params,
+                pooling=state.pooling,
             )
         )

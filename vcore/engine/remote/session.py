@@ -14,6 +14,7 @@ from vcore.engine.remote.restarts import RestartPolicy
 from vcore.engine.remote.supervisor import Supervisor
 from vcore.errors import EngineDeadError
 from vcore.plugins.catalog import Catalog
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 
@@ -65,9 +66,11 @@ class EngineSession:
         """How many requests are open."""
         return 0 if self._requests is None else len(self._requests)
 
-    def process(self, prompt: object, params: SamplingParams, *, request_id: str) -> ProcessedRequest:
-        """Check and tokenise a prompt, in any thread; see `InputProcessor.process`."""
+    def process(self, prompt: object, params: SamplingParams | PoolingParams, *, request_id: str) -> ProcessedRequest:
+        """Check and tokenise a prompt, in any thread; see `InputProcessor.process` and `process_embedding`."""
         assert self._input_processor is not None
+        if isinstance(params, PoolingParams):
+            return self._input_processor.process_embedding(prompt, params, request_id=request_id)
         return self._input_processor.process(prompt, params, request_id=request_id)
 
     def abort(self, request_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vcore.config import EngineConfig
 from vcore.engine.outline import ModelOutline
+from vcore.engine.pooling import ModelPooling
 from vcore.engine.resolve.decisions import Decision
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import WeightLoader
@@ -56,6 +57,8 @@ class Resolution:
     max_num_batched_tokens: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
+    pooling: ModelPooling
+    """How the model makes embeddings, if it does."""
     outline: ModelOutline | None
     """What the model will need, a rank; None if its plugin cannot build it without memory."""
 

@@ -28,6 +28,7 @@ from vcore.engine.resolve.model_files import choose_loader
 from vcore.engine.resolve.model_plugin import ChosenModel, choose_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
 from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy, choose_structured_output
+from vcore.engine.resolve.pooling import resolve_pooling
 from vcore.engine.resolve.resolution import Resolution
 from vcore.errors import ConfigError
 from vcore.interfaces.hf_config import HFConfig
@@ -106,6 +107,7 @@ def resolve(
     dtype = log.take(resolve_dtype(config.model.dtype, parts.device, model.hf_config))
     length = log.take(resolve_max_model_len(config.model.max_model_len, model.hf_config))
     limits = log.take_all(resolve_limits(config.scheduler, device_type=parts.device.type, max_model_len=length))
+    pooling = log.take(resolve_pooling(config.model.pooling, path, model.hf_config))
     outline = outline_model(
         catalog,
         model.chosen.entry,
@@ -147,6 +149,7 @@ def resolve(
         max_num_batched_tokens=limits.max_num_batched_tokens,
         vocab_size=vocab_size(model.hf_config),
         eos_token_ids=eos_token_ids(generation_config, model.hf_config),
+        pooling=pooling,
         outline=outline,
     )
 

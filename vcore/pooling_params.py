@@ -1,0 +1,53 @@
+"""`PoolingParams`: what one request wants of its embedding. Checked when made, frozen after."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vcore.errors import RequestError
+from vcore.suggestions import did_you_mean
+
+__all__ = ["PoolingMode", "PoolingParams"]
+
+PoolingMode = Literal["last", "mean"]
+"""How the hidden states of a prompt become one vector: that of its last token, or the mean over all of its tokens."""
+
+
+class PoolingParams(BaseModel):
+    """What one request wants of its embedding.
+
+    Raises:
+        RequestError: a value is out of range, or a name is unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    normalize: bool | None = None
+    """Whether the vector is scaled to length 1; None: as the checkpoint says, and where it says nothing, yes."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Keep so many leading features, before the vector is normalised: for models that were trained for it (Kusupati et
+    al., 2022, arXiv:2205.13147). None keeps all."""
+    priority: int = 0
+    """For policies that use it: lower is more urgent."""
+    tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Who asks, for scheduling policies that share between tenants."""
+    cache_salt: str | None = None
+    """Only requests with the same salt share cached prefixes."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _request_error(error) from None
+
+
+def _request_error(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = list(PoolingParams.model_fields)
+        hint = did_you_mean(location, names, most=1) or f"; known: {', '.join(names)}"
+        return RequestError(f"PoolingParams has no {location!r}{hint}", param=location)
+    return RequestError(f"PoolingParams.{location}: {first['msg']}, got {first['input']!r:.200}", param=location)
