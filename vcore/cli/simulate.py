@@ -10,23 +10,9 @@ import typer
 
 from vcore.cli.option_values import positive
 from vcore.cli.output import reserved_stdout
-from vcore.cli.shared_options import Config, Json, Model, Plugins, Set
+from vcore.cli.shared_options import Json, Model
 from vcore.cli.simulate_calibrate import run_calibration
-from vcore.cli.simulate_options import (
-    DEFAULT_DEPLOYMENT,
-    ArrivalLaw,
-    DeploymentName,
-    KnownLengths,
-    LengthScale,
-    NumRequests,
-    Plot,
-    Rate,
-    RoutingName,
-    ScenarioOptions,
-    Seed,
-    SloText,
-    TraceFormat,
-)
+from vcore.cli.simulate_options import Plot, ScenarioOptions, expanded
 from vcore.cli.simulate_timed import compare, run_one, sweep
 from vcore.errors import ConfigError
 
@@ -40,10 +26,10 @@ app.command("sweep")(sweep)
 
 
 @app.callback()
+@expanded(ScenarioOptions)
 def command(
     context: typer.Context,
-    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Recorded requests.")] = None,
-    trace_format: TraceFormat = "auto",
+    options: ScenarioOptions,
     cache_only: Annotated[
         bool, typer.Option("--cache-only", help="The prefix cache alone, requests one after another.")
     ] = False,
@@ -55,64 +41,31 @@ def command(
         list[str] | None, typer.Option("--eviction", metavar="POLICY", help="With --cache-only several.")
     ] = None,
     scheduling: Annotated[str | None, typer.Option("--scheduling", metavar="POLICY", help="As the engine's.")] = None,
-    deployment: DeploymentName = DEFAULT_DEPLOYMENT,
-    arrivals: ArrivalLaw = "trace",
-    rate: Rate = None,
     load: Annotated[float | None, typer.Option("--load", help="Times the recorded pace.")] = None,
-    length_scale: LengthScale = None,
-    num_requests: NumRequests = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Engines behind the router.")] = 1,
-    routing: RoutingName = "round_robin",
-    slo: SloText = None,
-    known_lengths: KnownLengths = False,
-    seed: Seed = 0,
     plot: Plot = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", metavar="FILE", help="Measure the engine, write its deployment there.")
     ] = None,
     model: Model = None,
-    config: Config = None,
-    set_: Set = None,
-    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Serve recorded traffic without a model: in simulated time, or with --cache-only the prefix cache alone."""
     if context.invoked_subcommand is not None:
         return
     if calibrate is not None:
-        run_calibration(calibrate, config, set_, plugins, model, trace=trace, as_json=as_json)
-        return
-    if trace is None:
-        raise ConfigError("there is nothing to serve: add --trace FILE")
-    if cache_only:
-        _replay(trace, trace_format, num_blocks, eviction, config, set_, plugins, as_json)
-        return
-    options = ScenarioOptions(
-        trace=trace,
-        trace_format=trace_format,
-        length_scale=length_scale,
-        num_requests=num_requests,
-        deployment=deployment,
-        arrivals=arrivals,
-        rate=rate,
-        replicas=replicas,
-        routing=routing,
-        slo=slo,
-        known_lengths=known_lengths,
-        seed=seed,
-        config=config,
-        set_=set_,
-        plugins=plugins,
-    )
-    run_one(
-        options,
-        plot=plot,
-        as_json=as_json,
-        load=None if load is None else positive("--load", load),
-        num_blocks=_single("--num-blocks", num_blocks),
-        eviction=_single("--eviction", eviction),
-        scheduling=scheduling,
-    )
+        run_calibration(calibrate, options, model, as_json=as_json)
+    elif cache_only:
+        _replay(options, num_blocks, eviction, as_json)
+    else:
+        run_one(
+            options,
+            plot=plot,
+            as_json=as_json,
+            load=None if load is None else positive("--load", load),
+            num_blocks=_single("--num-blocks", num_blocks),
+            eviction=_single("--eviction", eviction),
+            scheduling=scheduling,
+        )
 
 
 def _single(option: str, values: Sequence[T] | None) -> T | None:
@@ -123,25 +76,15 @@ def _single(option: str, values: Sequence[T] | None) -> T | None:
     return values[0] if values else None
 
 
-def _replay(
-    trace: Path,
-    trace_format: str,
-    num_blocks: list[int] | None,
-    eviction: list[str] | None,
-    config: Path | None,
-    set_: list[str] | None,
-    plugins: list[str] | None,
-    as_json: bool,
-) -> None:
+def _replay(options: ScenarioOptions, num_blocks: list[int] | None, eviction: list[str] | None, as_json: bool) -> None:
     from vcore.config.cli_options import config_from_cli
     from vcore.simulate import report_cache
-    from vcore.traces import read_trace
 
     if not num_blocks:
         raise ConfigError("--cache-only needs the size of the cache: add --num-blocks C")
-    tree, base_dir = config_from_cli(config, set_ or [], plugins or [])
+    tree, base_dir = config_from_cli(options.config, options.set_ or [], options.plugins or [])
     with reserved_stdout(as_json) as emit:
-        report = report_cache(read_trace(trace, trace_format), num_blocks, tree, eviction or (), base_dir)
+        report = report_cache(options.read(), num_blocks, tree, eviction or (), base_dir)
         if as_json:
             emit(report)
         else:

@@ -6,21 +6,13 @@ import sys
 from pathlib import Path
 
 from vcore.cli.output import reserved_stdout
+from vcore.cli.simulate_options import TraceOptions
 from vcore.errors import ConfigError
 
 __all__ = ["run_calibration"]
 
 
-def run_calibration(
-    path: Path,
-    config: Path | None,
-    set_: list[str] | None,
-    plugins: list[str] | None,
-    model: str | None,
-    *,
-    trace: Path | None,
-    as_json: bool,
-) -> None:
+def run_calibration(path: Path, options: TraceOptions, model: str | None, *, as_json: bool) -> None:
     """Measure the engine of a configuration, and write its deployment to `path`.
 
     Raises:
@@ -30,13 +22,13 @@ def run_calibration(
     from vcore.config.cli_options import config_from_cli
     from vcore.simulate.calibration import calibrate
 
-    if trace is not None:
+    if options.trace is not None:
         raise ConfigError(
             "--calibrate measures an engine; simulate with --deployment afterwards, and leave --trace out"
         )
     if not path.parent.is_dir():
         raise ConfigError(f"--calibrate: there is no folder {path.parent}; make it first")
-    tree, base_dir = config_from_cli(config, set_ or [], plugins or [], model)
+    tree, base_dir = config_from_cli(options.config, options.set_ or [], options.plugins or [], model)
     with reserved_stdout(as_json) as emit:
         found = calibrate(tree, base_dir=base_dir, report=lambda line: print(line, file=sys.stderr))
         path.write_text(found.deployment.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -11,23 +11,8 @@ import typer
 
 from vcore.cli.option_values import positive_numbers
 from vcore.cli.output import reserved_stdout
-from vcore.cli.shared_options import Config, Json, Plugins, Set
-from vcore.cli.simulate_options import (
-    DEFAULT_DEPLOYMENT,
-    ArrivalLaw,
-    DeploymentName,
-    KnownLengths,
-    LengthScale,
-    NumRequests,
-    Plot,
-    Rate,
-    RoutingName,
-    ScenarioOptions,
-    Seed,
-    SloText,
-    TraceFile,
-    TraceFormat,
-)
+from vcore.cli.shared_options import Json
+from vcore.cli.simulate_options import Plot, ScenarioOptions, Schedulings, expanded
 from vcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "run_one", "sweep"]
 
-Schedulings = Annotated[
-    list[str] | None, typer.Option("--scheduling", metavar="POLICY", help="A scheduling policy; may be given again.")
-]
 Evictions = Annotated[
     list[str] | None, typer.Option("--eviction", metavar="POLICY", help="An eviction policy; may be given again.")
 ]
@@ -61,47 +43,17 @@ def run_one(options: ScenarioOptions, *, plot: Path | None, as_json: bool, **cha
     _plot(plot, [(outcome.answer["scheduling"], outcome)])
 
 
+@expanded(ScenarioOptions)
 def compare(
-    trace: TraceFile,
+    options: ScenarioOptions,
     scheduling: Schedulings = None,
     eviction: Evictions = None,
     num_blocks: Annotated[int | None, typer.Option("--num-blocks", min=1, help="Of each replica's cache.")] = None,
     load: Annotated[float | None, typer.Option("--load", help="Times the recorded pace.")] = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Engines behind the router.")] = 1,
-    trace_format: TraceFormat = "auto",
-    length_scale: LengthScale = None,
-    num_requests: NumRequests = None,
-    deployment: DeploymentName = DEFAULT_DEPLOYMENT,
-    arrivals: ArrivalLaw = "trace",
-    rate: Rate = None,
-    routing: RoutingName = "round_robin",
-    slo: SloText = None,
-    known_lengths: KnownLengths = False,
-    seed: Seed = 0,
     plot: Plot = None,
-    config: Config = None,
-    set_: Set = None,
-    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Policies side by side: every scheduling policy that is given, with every eviction policy."""
-    options = ScenarioOptions(
-        trace=trace,
-        trace_format=trace_format,
-        length_scale=length_scale,
-        num_requests=num_requests,
-        deployment=deployment,
-        arrivals=arrivals,
-        rate=rate,
-        replicas=replicas,
-        routing=routing,
-        slo=slo,
-        known_lengths=known_lengths,
-        seed=seed,
-        config=config,
-        set_=set_,
-        plugins=plugins,
-    )
     _check_plot(plot)
     base = options.scenario(num_blocks=num_blocks, load=load)
     variants = base.variants(scheduling=scheduling or (), eviction=eviction or ())
@@ -116,8 +68,9 @@ def compare(
     _plot(plot, outcomes)
 
 
+@expanded(ScenarioOptions, without=("rate", "replicas"))
 def sweep(
-    trace: TraceFile,
+    options: ScenarioOptions,
     load: Annotated[
         str | None, typer.Option("--load", metavar="X[,X...]", help="Times the recorded pace, such as 0.5,1,1.5.")
     ] = None,
@@ -129,39 +82,10 @@ def sweep(
     ] = None,
     scheduling: Schedulings = None,
     eviction: Evictions = None,
-    trace_format: TraceFormat = "auto",
-    length_scale: LengthScale = None,
-    num_requests: NumRequests = None,
-    deployment: DeploymentName = DEFAULT_DEPLOYMENT,
-    arrivals: ArrivalLaw = "trace",
-    routing: RoutingName = "round_robin",
-    slo: SloText = None,
-    known_lengths: KnownLengths = False,
-    seed: Seed = 0,
     plot: Plot = None,
-    config: Config = None,
-    set_: Set = None,
-    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """A grid: every load with every cache size, number of replicas and policy. Plots run along the first axis."""
-    options = ScenarioOptions(
-        trace=trace,
-        trace_format=trace_format,
-        length_scale=length_scale,
-        num_requests=num_requests,
-        deployment=deployment,
-        arrivals=arrivals,
-        rate=None,
-        replicas=1,
-        routing=routing,
-        slo=slo,
-        known_lengths=known_lengths,
-        seed=seed,
-        config=config,
-        set_=set_,
-        plugins=plugins,
-    )
     _check_plot(plot)
     axes = {
         "load": positive_numbers("--load", load),
