@@ -32,6 +32,8 @@ class Admission:
             max_queue: how many may wait beside them.
         """
         self._engine = engine
+        self.max_running = max_running
+        """How many samples the engine runs at a time."""
         self._max_samples = max_running + max_queue
         self._num_samples = 0
         self._open: set[Stop] = set()

@@ -14,8 +14,10 @@ from fastapi import Depends, Request
 from vcore.config import ServerSettings
 from vcore.engine.prompts import Prompt
 from vcore.errors import ConfigError, RequestError
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.server.admission import Admission
+from vcore.server.embedding_run import EmbeddingRun
 from vcore.server.generation import Generation
 from vcore.server.served_models import ServedModels
 from vcore.server.tool_calls import ChatFormat, choose_chat_format
@@ -79,6 +81,13 @@ class ServerContext:
         """Prompts, ready to run."""
         timeout = self.settings.request_timeout_s
         return Generation(
+            self.engine, self.admission, request_id=request_id, prompts=prompts, params=params, timeout_s=timeout
+        )
+
+    def embedding(self, request_id: str, prompts: Sequence[Prompt], params: PoolingParams) -> EmbeddingRun:
+        """Inputs to embed, ready to run."""
+        timeout = self.settings.request_timeout_s
+        return EmbeddingRun(
             self.engine, self.admission, request_id=request_id, prompts=prompts, params=params, timeout_s=timeout
         )
 

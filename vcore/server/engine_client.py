@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vcore.config import EngineConfig
 from vcore.engine.conversations import Conversation
 from vcore.engine.prompts import Prompt, TokensPrompt
-from vcore.outputs import RequestOutput
+from vcore.outputs import EmbeddingOutput, RequestOutput
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class EngineClient(Protocol):
         mode: OutputMode = "cumulative",
     ) -> AsyncGenerator[RequestOutput, None]:
         """Generate; closing the generator aborts. In mode ``delta`` an output holds only what is new."""
+
+    async def embed(
+        self, prompt: Prompt, params: PoolingParams | None = None, *, request_id: str | None = None
+    ) -> EmbeddingOutput:
+        """Embed; cancelling aborts."""
 
     def health(self) -> StatusView:
         """The engine's state."""

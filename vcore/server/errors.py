@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vcore.errors import EngineDeadError, EngineError, RequestError, RequestTooLargeError
 from vcore.server.protocol.errors import ErrorResponse
 
-__all__ = ["ApiError", "api_error"]
+__all__ = ["ApiError", "api_error", "took_too_long"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,12 @@ def api_error(error: BaseException) -> ApiError:
     logger.error("a request failed in a way that nobody foresaw", exc_info=error)
     what = f"{type(error).__name__} inside the server; its log has the details"
     return ApiError(500, what, type="server_error", code="internal_error")
+
+
+def took_too_long(seconds: float) -> ApiError:
+    """The end of a request that the server lets run no longer."""
+    message = f"the request took longer than {seconds:g} seconds, which is this server's limit"
+    return ApiError(504, message, type="server_error", code="request_timeout")
 
 
 def _param(error: RequestError) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vcore.engine.prompts import Prompt
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
-from vcore.server.errors import ApiError
+from vcore.server.errors import ApiError, took_too_long
 from vcore.server.mailbox import Mailbox
 from vcore.server.observability import note_request
 
@@ -118,8 +118,8 @@ class Generation:
             self._mailbox.fail(error)
 
     def _time_out(self) -> None:
-        message = f"the request took longer than {self._timeout_s:g} seconds, which is this server's limit"
-        self.stop(ApiError(504, message, type="server_error", code="request_timeout"))
+        assert self._timeout_s is not None
+        self.stop(took_too_long(self._timeout_s))
 
 
 def _check(output: RequestOutput) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from array import array
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -17,6 +18,7 @@ from vcore.config.models import PluginsConfig
 from vcore.engine.conversations import Conversation, check_conversation
 from vcore.engine.input_processor import InputProcessor
 from vcore.engine.output_processor import OutputProcessor
+from vcore.engine.pooling import NO_POOLING, ModelPooling, embedding_output
 from vcore.engine.processor_options import ProcessorOptions
 from vcore.engine.prompts import Prompt, TokensPrompt
 from vcore.engine.request import EngineRequest, FinishReason
@@ -24,9 +26,10 @@ from vcore.engine.step_output import Finished, Started, StepOutput
 from vcore.errors import EngineError
 from vcore.interfaces.step import TokenLogprobs
 from vcore.kv_cache.block_map import BlockMap
-from vcore.outputs import RequestOutput
+from vcore.outputs import EmbeddingOutput, RequestOutput
 from vcore.plugins import discover
 from vcore.plugins.resolved import ResolvedSet
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 from vcore.tokenizer import Tokenizer
@@ -113,6 +116,8 @@ class ScriptedEngine:
     vocab_size: int = 260
     eos_token_ids: tuple[int, ...] = (EOS,)
 
+    pooling: ModelPooling = NO_POOLING
+    """With a mode, `embed` answers."""
     def __post_init__(self) -> None:
         """Begin with steps allowed."""
         self.may_step.set()
@@ -133,6 +138,7 @@ class ScriptedEngine:
             eos_token_ids=self.eos_token_ids,
             check_processor=ProcessorOptions(self.catalog).check,
         )
+            pooling=self.pooling,
 
     async def generate(
         self,
@@ -164,6 +170,40 @@ class ScriptedEngine:
                 self.aborted.append(name)
 
     def _tokens(self, request: EngineRequest) -> list[int]:
+    async def embed(
+        self, prompt: Prompt, params: PoolingParams | None = None, *, request_id: str | None = None
+    ) -> EmbeddingOutput:
+        """As `AsyncLLM.embed`: the prompt's first token ids are its features, after its length."""
+        name = request_id or f"request-{next(self._serial)}"
+        processed = self._input_processor.process_embedding(prompt, params or PoolingParams(), request_id=name)
+        outputs = OutputProcessor(self.get_tokenizer(), lambda *finish: None)
+        outputs.add(processed)
+        self.served += processed.engine_requests
+        self.open_ids.append(name)
+        try:
+            await self.may_step.wait()
+            await asyncio.sleep(0)
+            [output] = outputs.process(self._pool(name, processed.prompt_token_ids))
+            return embedding_output(output)
+        finally:
+            self.open_ids.remove(name)
+            if outputs.num_requests:
+                self.aborted.append(name)
+
+    def _pool(self, name: str, token_ids: Sequence[int]) -> StepOutput:
+        self.num_steps += 1
+        failure = self.failures.get(0)
+        if isinstance(failure, BaseException):
+            raise failure
+        output = StepOutput(started={name: Started(0.0, self.num_cached_tokens)})
+        if failure is not None:
+            output.finished[name] = Finished(FinishReason.ERROR, str(failure), 0)
+            return output
+        features = [len(token_ids), *token_ids, *[0] * self.pooling.size][: self.pooling.size]
+        output.vectors[name] = array("f", features).tobytes()
+        output.finished[name] = Finished(FinishReason.STOP, None, 0)
+        return output
+
         answer = self.script(request)
         return [*(answer.encode() if isinstance(answer, str) else answer), EOS]
 

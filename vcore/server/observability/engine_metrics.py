@@ -54,10 +54,11 @@ class EngineMetrics:
             self.finished.add(_SUCCESS.get(reason) or (reason,))
         histograms, params = self.histograms, record.params
         histograms["request_prompt_tokens"].observe(record.num_prompt_tokens)
-        histograms["request_generation_tokens"].observe(record.num_output_tokens)
-        histograms["request_params_n"].observe(params.n)
-        if params.max_tokens is not None:
-            histograms["request_params_max_tokens"].observe(params.max_tokens)
+        if record.pooling is None:  # an embedding generates nothing, and has no times of tokens either
+            histograms["request_generation_tokens"].observe(record.num_output_tokens)
+            histograms["request_params_n"].observe(params.n)
+            if params.max_tokens is not None:
+                histograms["request_params_max_tokens"].observe(params.max_tokens)
         self._times(record.metrics)
 
     def on_engine(self, status: EngineStatus) -> None:

@@ -17,6 +17,7 @@ __all__ = ["RequestLog"]
 
 _NUMBERS = ("n", "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "priority", "logprobs")
 """Parameters that cannot hold text of a user's, as stop strings and schemas do."""
+_NUMBERS_OF_EMBEDDINGS = ("dimensions", "normalize", "priority")
 _FREQUENT = ("/health", "/metrics", "/ui/")
 """Paths that machines ask every second: logged only when they fail."""
 
@@ -56,7 +57,7 @@ class RequestLog:
             "ttft_s": _rounded(metrics.ttft),
             "mean_itl_s": _rounded(metrics.mean_itl),
             "e2e_s": _rounded(None if end is None else end - metrics.arrival_time),
-            "params": {name: getattr(record.params, name) for name in _NUMBERS},
+            "params": _params(record),
         }
         if note is not None and note.traceparent is not None:
             fields["traceparent"] = note.traceparent
@@ -97,6 +98,12 @@ class RequestLog:
             return self._decode(prompt)
         except VcoreError:  # there is no tokenizer
             return prompt
+
+
+def _params(record: RequestRecord) -> dict[str, object]:
+    if record.pooling is not None:
+        return {name: getattr(record.pooling, name) for name in _NUMBERS_OF_EMBEDDINGS}
+    return {name: getattr(record.params, name) for name in _NUMBERS}
 
 
 def _rounded(seconds: float | None) -> float | None:

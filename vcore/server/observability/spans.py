@@ -106,13 +106,19 @@ class RequestSpans:
 
     def _attributes(self, record: RequestRecord, note: RequestNote | None) -> dict[str, Any]:
         params, metrics = record.params, record.metrics
-        attributes = {
-            "gen_ai.request.id": record.request_id,
-            "gen_ai.request.model": self._model_name,
+        asked: dict[str, Any] = {
             "gen_ai.request.temperature": params.temperature,
             "gen_ai.request.top_p": params.top_p,
             "gen_ai.request.max_tokens": params.max_tokens,
             "gen_ai.request.n": params.n,
+        }
+        if record.pooling is not None:
+            asked = {"gen_ai.embeddings.dimension.count": record.pooling.dimensions}
+        attributes = {
+            "gen_ai.operation.name": "embeddings" if record.pooling is not None else None,
+            "gen_ai.request.id": record.request_id,
+            "gen_ai.request.model": self._model_name,
+            **asked,
             "gen_ai.usage.input_tokens": record.num_prompt_tokens,
             "gen_ai.usage.cached_tokens": record.num_cached_tokens,
             "gen_ai.usage.output_tokens": record.num_output_tokens,

@@ -20,6 +20,7 @@ __all__ = [
     "CompletionRequest",
     "FinishReason",
     "PromptForms",
+    "Prompts",
 ]
 
 PromptForms = str | list[str] | list[int] | list[list[int]]
@@ -57,12 +58,16 @@ def _check_prompt(value: Any) -> PromptForms:  # whatever JSON holds
     raise PydanticCustomError("prompt_form", f"must be {_FORMS}, not {got}")
 
 
+Prompts = Annotated[PromptForms, PlainValidator(_check_prompt), WithJsonSchema(_PROMPT_SCHEMA)]
+"""`PromptForms` as a field."""
+
+
 class CompletionRequest(SamplingFields):
     """Text to go on with."""
 
     model: str | None = None
     """One of ``/v1/models``; the first of them by default."""
-    prompt: Annotated[PromptForms, PlainValidator(_check_prompt), WithJsonSchema(_PROMPT_SCHEMA)]
+    prompt: Prompts
     max_tokens: Natural | None = None
     """The most tokens to generate; 16 by default. 0 generates nothing: with `echo` and `logprobs`, a prompt's
     log probabilities."""
