@@ -37,6 +37,8 @@ class CompletionOutput:
     """``stop``, ``length``, ``abort`` or ``error``; None while it runs."""
     stop_reason: int | str | None = None
     """The stop string or stop token id that ended it; None for EOS; the message for ``error``."""
+    error_param: str | None = None
+    """With the finish reason ``error``: the field of the request that is to blame; None if the engine is."""
 
     @property
     def finished(self) -> bool:

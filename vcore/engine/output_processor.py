@@ -176,6 +176,7 @@ class OutputProcessor:
         told: Finished | None = step.finished.get(sample.engine_request_id)
         sample.request.metrics.num_preemptions += 0 if told is None else told.num_preemptions
         sample.finish(str(reason), stop_reason)
+        sample.error_param = step.error_params.get(sample.engine_request_id)
         sample.request.end(sample, step.time)
 
 

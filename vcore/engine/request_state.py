@@ -49,6 +49,7 @@ class SampleState:
     cumulative_logprob: float | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    error_param: str | None = None
     last_token_time: float = 0.0
     """Seconds, monotonic; meaningless before the first token."""
     end_is_taken: bool = False
@@ -94,6 +95,7 @@ class SampleState:
             logprobs=None if self.logprobs is None else self.logprobs.copy(),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            error_param=self.error_param,
         )
 
     @property
@@ -111,6 +113,7 @@ class SampleState:
             logprobs=self.logprobs,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            error_param=self.error_param,
         )
         self.token_ids = []
         self.logprobs = None if self.logprobs is None else []

@@ -79,4 +79,9 @@ class LogitsProcessor(ABC):
             logits: float32 [len(rows), vocab_size].
             rows: whose they are. A row that cannot be served fails alone if `apply` raises for it alone:
                 after an exception the core calls once for each row.
+
+        Raises:
+            RequestError: what the row's request asks for is why it cannot be served, as with a grammar that becomes
+                too complex: whoever made the request gets the message, as one about `param`. Anything else that is
+                raised counts as a fault of the processor.
         """

@@ -123,3 +123,5 @@ class SampledTokens:
     """By row: why this row alone has no valid token (a logits processor raised, logits were NaN) or no valid vector.
     A row that samples stands in `rows` as well, but its token there means nothing, and it has no entry in
     `logprobs`."""
+    error_params: dict[int, str] = field(default_factory=dict)
+    """By row, of those in `errors` for which the request itself is to blame: its field that is wrong."""

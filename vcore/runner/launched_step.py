@@ -126,6 +126,8 @@ class LaunchedStep:
                 result.errors[int(self.rows[index])] = _NAN if np.isnan(scores[index]) else _NOTHING_LEFT
             for index, message in self.sampled.errors.items():
                 result.errors[int(self.rows[index])] = message
+            for index, param in self.sampled.error_params.items():
+                result.error_params[int(self.rows[index])] = param
 
 
 _NAN = "the model's logits hold NaN; check the weights and the dtype"

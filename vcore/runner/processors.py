@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcore.errors import RequestError
 from vcore.interfaces.logits import LogitsProcessor, ProcessorRow
 from vcore.sampling_params import LogitsProcessorRequest
 
@@ -52,21 +53,22 @@ class ProcessorBatch:
     host_indices: list[int]
     """The same, on the host."""
 
-    def apply(self, logits: torch.Tensor, errors: dict[int, str]) -> None:
+    def apply(self, logits: torch.Tensor, errors: dict[int, str], error_params: dict[int, str]) -> None:
         """Process the logits of its rows in place.
 
         Args:
             logits: float32 [num_sampled, vocab_size].
             errors: gets a message by index of the logits, for rows that the processor failed for.
+            error_params: gets the field of those whose request is to blame.
         """
         given = logits.index_select(0, self.indices)
         try:
             result = self._call(given, self.rows)
         except _FAULTS:
-            result = self._apply_singly(logits, errors)
+            result = self._apply_singly(logits, errors, error_params)
         logits.index_copy_(0, self.indices, result)
 
-    def _apply_singly(self, logits: torch.Tensor, errors: dict[int, str]) -> torch.Tensor:
+    def _apply_singly(self, logits: torch.Tensor, errors: dict[int, str], error_params: dict[int, str]) -> torch.Tensor:
         results = []
         for index, row in zip(self.host_indices, self.rows, strict=True):
             given = logits[index : index + 1]
@@ -75,6 +77,8 @@ class ProcessorBatch:
             except _FAULTS as error:
                 results.append(given)
                 errors[index] = _failure(self.name, error)
+                if isinstance(error, RequestError):
+                    errors[index], error_params[index] = str(error), error.param or "logits_processors"
         return torch.cat(results)
 
     def _call(self, given: torch.Tensor, rows: list[ProcessorRow]) -> torch.Tensor:

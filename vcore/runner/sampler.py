@@ -36,6 +36,8 @@ class Sampled:
     """Of the rows of `SamplingPlan.logprobs`, in their order."""
     errors: dict[int, str] = field(default_factory=dict)
     """By index: why a row has no valid token, where that is known already."""
+    error_params: dict[int, str] = field(default_factory=dict)
+    """By index: the field of a request that is itself to blame for it."""
 
 
 class Sampler:
@@ -55,13 +57,13 @@ class Sampler:
         """
         if plan is None:
             return Sampled(*greedy(logits))
-        errors = dict(plan.failures)
+        errors, error_params = dict(plan.failures), dict[int, str]()
         raw = None
         if plan.logprobs is not None:
             every = not plan.edits and len(plan.logprobs.rows) == logits.shape[0]
             raw = logits if every else logits.index_select(0, plan.logprobs.indices)
         if plan.edits:
-            logits = self._edit(logits.float(), plan, errors)
+            logits = self._edit(logits.float(), plan, errors, error_params)
         token_ids, scores = self._choose(logits, plan)
         if plan.penalties is not None:
             chosen = token_ids.index_select(0, plan.penalties.indices)
@@ -70,9 +72,11 @@ class Sampler:
         if raw is not None and plan.logprobs is not None:
             chosen = token_ids.index_select(0, plan.logprobs.indices)
             logprobs = gather_logprobs(raw, chosen, max(plan.logprobs.num_top))
-        return Sampled(token_ids, scores, logprobs, errors)
+        return Sampled(token_ids, scores, logprobs, errors, error_params)
 
-    def _edit(self, logits: torch.Tensor, plan: SamplingPlan, errors: dict[int, str]) -> torch.Tensor:
+    def _edit(
+        self, logits: torch.Tensor, plan: SamplingPlan, errors: dict[int, str], error_params: dict[int, str]
+    ) -> torch.Tensor:
         """Change the logits of the rows that ask for it, in place; float32 [num_sampled, vocab_size]."""
         penalties = plan.penalties
         if penalties is not None:
@@ -88,7 +92,7 @@ class Sampler:
             pairs = (plan.bias.indices, plan.bias.token_ids)
             logits.index_put_(pairs, plan.bias.values, accumulate=True)
         for processor in plan.processors:
-            processor.apply(logits, errors)
+            processor.apply(logits, errors, error_params)
         if plan.allowed is not None:
             _keep_only(logits, plan.allowed)
         if plan.banned is not None:

@@ -40,7 +40,7 @@ class Collector:
         if lifecycle.policy.hears_tokens:
             self._tell_tokens(record)
         if sampled.errors:
-            self._end_rows(record, sampled.errors)
+            self._end_rows(record, sampled, step)
         if sampled.logprobs or sampled.prompt_logprobs:
             self._name_logprobs(record, sampled, step)
         if sampled.num_per_row is not None or sampled.errors:
@@ -154,12 +154,14 @@ class Collector:
                 step.vectors[request.request_id] = sampled.vectors[row].tobytes()
                 self._lifecycle.end(request, FinishReason.STOP)
 
-    def _end_rows(self, record: StepRecord, errors: dict[int, str]) -> None:
+    def _end_rows(self, record: StepRecord, sampled: SampledTokens, step: StepOutput) -> None:
         """End the requests of these rows alone; what they computed may be wrong, so it is not found again."""
         for request, row in zip(record.requests, record.output.rows.tolist(), strict=True):
-            if row in errors and not request.is_finished:
+            if row in sampled.errors and not request.is_finished:
                 self._lifecycle.kv.forget(request.blocks)
-                self._lifecycle.end(request, FinishReason.ERROR, errors[row], failed=True)
+                self._lifecycle.end(request, FinishReason.ERROR, sampled.errors[row], failed=True)
+                if row in sampled.error_params:
+                    step.error_params[request.request_id] = sampled.error_params[row]
 
     def _name_logprobs(self, record: StepRecord, sampled: SampledTokens, step: StepOutput) -> None:
         """Logprobs by request instead of by row."""

@@ -11,17 +11,15 @@ from vcore.engine.prompts import Prompt
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError, took_too_long
-from vcore.server.mailbox import Mailbox
+from vcore.server.merge import merge
 from vcore.server.observability import note_request
+from vcore.server.stoppable import Stoppable
 
 if TYPE_CHECKING:
     from vcore.server.admission import Admission
     from vcore.server.engine_client import EngineClient, OutputMode
 
 __all__ = ["Generation"]
-
-_ROOM = 2
-"""Outputs that wait for a slow client here; behind them the engine joins what comes."""
 
 
 class Generation:
@@ -54,14 +52,12 @@ class Generation:
         self._admission = admission
         self._prompts = prompts
         self._timeout_s = timeout_s
-        self._pumps: list[asyncio.Task[None]] = []
-        self._mailbox: Mailbox[tuple[int, RequestOutput | None]] = Mailbox(_ROOM)
+        self._running: Stoppable[tuple[int, RequestOutput]] | None = None
 
     def stop(self, error: ApiError) -> None:
         """End it with `error`, and abort what the engine still does for it, though the client may not read."""
-        self._mailbox.fail(error)
-        for pump in self._pumps:
-            pump.cancel()
+        if self._running is not None:
+            self._running.stop(error)
 
     async def outputs(self, mode: OutputMode) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """Run. Closing the generator aborts what is left.
@@ -75,24 +71,17 @@ class Generation:
             EngineDeadError: the engine died.
         """
         with self._admission.admit(len(self._prompts) * self.params.n, self.stop):
-            self._pumps = [asyncio.create_task(self._pump(*item, mode)) for item in enumerate(self._prompts)]
+            running = self._running = Stoppable(merge([self._generate(*one, mode) for one in enumerate(self._prompts)]))
             loop = asyncio.get_running_loop()
             timer = None if self._timeout_s is None else loop.call_later(self._timeout_s, self._time_out)
             try:
-                num_open = len(self._pumps)
-                while num_open:
-                    index, output = await self._mailbox.get()
-                    if output is None:
-                        num_open -= 1
-                        continue
-                    _check(output)
-                    yield index, output
+                while (item := await running.next()) is not None:
+                    _check(item[1])
+                    yield item
             finally:
                 if timer is not None:
                     timer.cancel()
-                for pump in self._pumps:
-                    pump.cancel()
-                await asyncio.gather(*self._pumps, return_exceptions=True)
+                await running.close()
 
     async def results(self) -> list[RequestOutput]:
         """Run to the end; one output a prompt, in their order. Raises as `outputs`."""
@@ -105,17 +94,10 @@ class Generation:
             raise ApiError(500, "the engine ended a request without an answer", type="server_error")
         return found
 
-    async def _pump(self, index: int, prompt: Prompt, mode: OutputMode) -> None:
+    def _generate(self, index: int, prompt: Prompt, mode: OutputMode) -> AsyncGenerator[RequestOutput, None]:
         request_id = self.request_id if len(self._prompts) == 1 else f"{self.request_id}-{index}"
-        try:
-            note_request(request_id, prompt)
-            generated = self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
-            async with aclosing(generated) as outputs:
-                async for output in outputs:
-                    await self._mailbox.put((index, output))
-            await self._mailbox.put((index, None))
-        except Exception as error:
-            self._mailbox.fail(error)
+        note_request(request_id, prompt)
+        return self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
 
     def _time_out(self) -> None:
         assert self._timeout_s is not None
@@ -123,8 +105,10 @@ class Generation:
 
 
 def _check(output: RequestOutput) -> None:
-    """Refuse a sample that has no end a client could know."""
+    """Refuse a sample that has no end a client could know; what the client asked for may be why."""
     for sample in output.outputs:
+        if sample.finish_reason == "error" and sample.error_param is not None:
+            raise ApiError(400, str(sample.stop_reason), param=sample.error_param)
         if sample.finish_reason == "error":
             raise ApiError(500, str(sample.stop_reason), type="server_error", code="generation_failed")
         if sample.finish_reason == "abort":

@@ -99,8 +99,9 @@ class ScriptedEngine:
     status: ScriptedStatus = field(default_factory=ScriptedStatus)
     may_step: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared, it holds every request before its next step."""
-    failures: dict[int, BaseException | str] = field(default_factory=dict)
-    """By the number of a request's step: what is raised there; a text is a sample that ends with an error."""
+    failures: dict[int, BaseException | str | tuple[str, str]] = field(default_factory=dict)
+    """By the number of a request's step: what is raised there; a text is a sample that ends with an error, and a
+    field's name behind it makes it the request's."""
     num_cached_tokens: int = 2
     open_ids: list[str] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -218,8 +219,11 @@ class ScriptedEngine:
                 output.started[engine_id] = Started(0.0, self.num_cached_tokens)
                 if sample.request.params.prompt_logprobs is not None:
                     output.prompt_logprobs[engine_id] = list(map(_logprobs, sample.request.prompt_token_ids[1:]))
-            if isinstance(failure, str):
-                output.finished[engine_id] = Finished(FinishReason.ERROR, failure, 0)
+            if isinstance(failure, tuple):
+                output.error_params[engine_id] = failure[1]
+            if failure is not None:
+                message = failure if isinstance(failure, str) else failure[0]
+                output.finished[engine_id] = Finished(FinishReason.ERROR, message, 0)
             else:
                 sample.step(output)
             if engine_id in output.finished:

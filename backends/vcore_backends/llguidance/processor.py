@@ -34,6 +34,8 @@ __all__ = ["LLGuidanceProcessor"]
 
 _MOST_THREADS = 8
 _MOST_FINDING = 400
+_LEFT_FORM = "satisfy the grammar"
+"""What the library says of a token that its own mask had ruled out; all else that it finds by then are its limits."""
 _SOURCE_LINE = re.compile(r"[0-9]+ \|")
 
 
@@ -42,6 +44,8 @@ class _RowState:
     """Where one row's text stands in its grammar."""
 
     matcher: LLMatcher
+    param: str
+    """The field of its request that states the form."""
     num_consumed: int = 0
     """Output tokens that the matcher was told of."""
 
@@ -67,8 +71,7 @@ class LLGuidanceProcessor(LogitsProcessor):
             RequestError: the form is no valid schema, expression or grammar, or too complex.
         """
         options = LLGuidanceOptions.model_validate(dict(arguments))
-        form = next((form for form in STRUCTURED_OUTPUT_FORMS if arguments.get(form) not in (None, False)), None)
-        param = f"structured_output.{form}"
+        param = _param(arguments)
         try:
             check_limits(options)
             grammar = grammar_text(options)
@@ -91,28 +94,29 @@ class LLGuidanceProcessor(LogitsProcessor):
             if matcher is None:
                 self._rows.pop(new.row, None)
             else:
-                self._rows[new.row] = _RowState(matcher.deep_copy())
+                self._rows[new.row] = _RowState(matcher.deep_copy(), _param(new.arguments))
 
     def apply(self, logits: torch.Tensor, rows: Sequence[ProcessorRow]) -> torch.Tensor:
         """Ban what the forms do not allow, in place.
 
         Raises:
-            ValueError: a row's text has left its form, or its grammar has become too complex.
+            RequestError: a row's grammar has become too complex at this place of its text.
+            ValueError: a row's text has left its form.
         """
         states = [self._rows.get(row.row) for row in rows]
         for row, state in zip(rows, states, strict=True):
             if state is not None:
                 _consume(state, row.output_token_ids)
-        constrained = [(index, state.matcher) for index, state in enumerate(states) if state is not None]
+        constrained = [(index, state) for index, state in enumerate(states) if state is not None]
         if not constrained:
             return logits
         buffer = self._masks()
         masks = buffer.begin(len(rows))
         if len(constrained) < len(rows):
             masks.fill_(-1)
-        self._fill(masks, constrained)
-        for _, matcher in constrained:
-            _check(matcher)
+        self._fill(masks, [(index, state.matcher) for index, state in constrained])
+        for _, state in constrained:
+            _check(state)
         buffer.apply(logits)
         return logits
 
@@ -153,7 +157,7 @@ def _compile(tokenizer: LLTokenizer, grammar: str) -> tuple[LLMatcher, str | Non
 
 def _consume(state: _RowState, output_token_ids: Sequence[int]) -> None:
     """Tell the matcher of the tokens that are new. After the end of the text there is nothing to tell."""
-    _check(state.matcher)
+    _check(state)
     num_tokens = len(output_token_ids)
     if num_tokens == state.num_consumed:
         return
@@ -163,12 +167,23 @@ def _consume(state: _RowState, output_token_ids: Sequence[int]) -> None:
         if state.matcher.is_stopped():
             break
         state.matcher.consume_token(token_id)
-    _check(state.matcher)
+    _check(state)
 
 
-def _check(matcher: LLMatcher) -> None:
-    if matcher.is_error():
-        raise ValueError(f"the text cannot be kept to its form: {_finding(matcher.get_error())}")
+def _check(state: _RowState) -> None:
+    """Raise if the matcher cannot go on: the library has limits of its own for what a grammar may need at one place."""
+    if not state.matcher.is_error():
+        return
+    finding = _finding(state.matcher.get_error())
+    if _LEFT_FORM in finding:
+        raise ValueError(f"the text cannot be kept to its form: {finding}")
+    place = f"after {state.num_consumed} tokens"
+    raise RequestError(f"{state.param} cannot be enforced any further, {place}: {finding}", param=state.param)
+
+
+def _param(arguments: Mapping[str, Any]) -> str:
+    form = next((form for form in STRUCTURED_OUTPUT_FORMS if arguments.get(form) not in (None, False)), None)
+    return f"structured_output.{form}"
 
 
 def _finding(text: str) -> str:

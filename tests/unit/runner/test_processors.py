@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vcore.errors import RequestError
 from vcore.interfaces.logits import LogitsProcessor, ProcessorRow
 from vcore.interfaces.step import NewRow, SchedulerOutput
 from vcore.runner.batch_state import BatchState
@@ -169,6 +170,20 @@ def test_a_row_that_a_processor_fails_for_fails_alone(fault: BaseException) -> N
     bench.made["only"].broken, bench.made["only"].fault = {1}, fault
     sampled = bench.sample(0, 1, 2)
     assert sampled.errors == {1: f"logits processor 'only' failed: {type(fault).__name__}: broken"}
+    assert sampled.token_ids[[0, 2]].tolist() == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("param", "told"), [("structured_output.regex", "structured_output.regex"), (None, "logits_processors")]
+)
+def test_a_request_may_be_to_blame_itself(param: str | None, told: str) -> None:
+    bench = Bench()
+    for row in range(3):
+        bench.add(row, only(4 + row))
+    bench.sample(0, 1, 2)
+    bench.made["only"].broken, bench.made["only"].fault = {1}, RequestError("too complex", param=param)
+    sampled = bench.sample(0, 1, 2)
+    assert (sampled.errors, sampled.error_params) == ({1: "too complex"}, {1: told})
     assert sampled.token_ids[[0, 2]].tolist() == [4, 6]
 
 

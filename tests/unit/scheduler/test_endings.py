@@ -179,11 +179,12 @@ def test_a_row_in_error_ends_alone() -> None:
     output = engine.scheduler.schedule()
     assert output is not None
     sampled = engine.worker.compute(output)
-    sampled.errors = {1: "the processor raised"}
+    sampled.errors, sampled.error_params = {1: "the processor raised"}, {1: "logits_processors"}
     step = engine.take(engine.scheduler.update(output, sampled))
     assert step.request_ids == ["a", "c"]
     assert step.finished["b"].reason is FinishReason.ERROR
     assert step.finished["b"].stop_reason == "the processor raised"
+    assert step.error_params == {"b": "logits_processors"}
     engine.run()
     engine.check_outputs()
     engine.check_idle()

@@ -102,6 +102,28 @@ def test_a_failure_is_an_error_with_its_cause(
     assert server.engine.open_ids == []
 
 
+@pytest.mark.parametrize("step", [0, 3])
+def test_what_the_client_asked_for_may_be_why_a_request_cannot_go_on(
+    make_server: Any, scripted: Any, step: int
+) -> None:
+    param = "structured_output.grammar"
+    server = make_server(scripted(failures={step: ("the grammar is too complex here", param)}))
+    response = server.post(COMPLETIONS, BODY)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error == {
+        "message": "the grammar is too complex here",
+        "type": "invalid_request_error",
+        "param": param,
+        "code": None,
+    }
+    if step:
+        assert server.stream(COMPLETIONS, BODY)[-1] == {"error": error}
+    else:
+        assert server.post(COMPLETIONS, STREAM).json() == {"error": error}
+    assert server.engine.open_ids == []
+
+
 def test_a_failure_before_the_first_token_has_its_status_in_a_stream_too(make_server: Any, scripted: Any) -> None:
     server = make_server(scripted(failures={0: EngineDeadError("gone")}))
     response = server.post(COMPLETIONS, STREAM)

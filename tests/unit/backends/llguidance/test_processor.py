@@ -133,6 +133,22 @@ def test_a_text_that_left_its_form_fails_its_row_alone(processor: LLGuidanceProc
     assert allowed(processor, good) == [ids("a")]
 
 
+SPREADING = "start: s\ns: {}\n{}".format(
+    " | ".join(f'"a" s{i}' for i in range(60)), "".join(f's{i}: "a" s | "a" s{i} | "a"\n' for i in range(60))
+)
+"""A grammar that a hundred ways lead through, more with each letter, and none to an end."""
+
+
+def test_a_form_that_becomes_too_complex_is_its_requests_fault_alone(processor: LLGuidanceProcessor) -> None:
+    good, bad = row(processor, 0, choice=["ab"]), row(processor, 1, b"a" * 40, grammar=SPREADING)
+    processor.on_batch_change([good, bad], [])
+    for _ in range(2):
+        with pytest.raises(RequestError, match=r"cannot be enforced any further, after 40 tokens: .*2000") as caught:
+            allowed(processor, bad)
+        assert caught.value.param == "structured_output.grammar"
+    assert allowed(processor, good) == [ids("a")]
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [

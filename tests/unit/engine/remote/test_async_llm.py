@@ -12,6 +12,7 @@ from vcore import LLM, AsyncLLM, RequestError, SamplingParams
 from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
 from vcore.errors import EngineDeadError, RequestTooLargeError
 from vcore.outputs import CompletionOutput, RequestOutput
+from vcore.structured_output import StructuredOutput
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 LONG = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
@@ -384,3 +385,27 @@ def test_before_its_start_and_after_its_end(runner: asyncio.Runner, tiny: str):
 def test_the_section_of_the_server_is_kept_here(llm: AsyncLLM) -> None:
     assert llm.config.server.port == 1
     assert llm.config.server.api_keys[0].get_secret_value() == "hush"
+
+
+SPREADING = "start: s\ns: {}\n{}".format(
+    " | ".join(f'"a" s{i}' for i in range(60)), "".join(f's{i}: "a" s | "a" s{i}\n' for i in range(60))
+)
+"""A grammar that needs more memory with each letter."""
+
+
+def test_a_form_that_becomes_too_complex_ends_its_own_request(llm: AsyncLLM, runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        form = SamplingParams(structured_output=StructuredOutput(grammar=SPREADING), max_tokens=100)
+        alone = await collect(llm.generate("abc", LONG, mode="final"))
+        bad, good = await asyncio.gather(
+            collect(llm.generate("x", form, mode="final")), collect(llm.generate("abc", LONG, mode="final"))
+        )
+        sample = bad[-1].outputs[0]
+        assert (sample.finish_reason, sample.error_param) == ("error", "structured_output.grammar")
+        assert "cannot be enforced any further" in str(sample.stop_reason)
+        assert set(sample.text) == {"a"}
+        assert good[-1].outputs[0].token_ids == alone[-1].outputs[0].token_ids
+        assert good[-1].outputs[0].error_param is None
+        await settle(llm)
+
+    runner.run(main())
