@@ -46,6 +46,7 @@ class S3FIFOEviction(EvictionPolicy):
         self._main: OrderedDict[int, None] = OrderedDict()
         self._uses: dict[int, int] = {}  # since it entered its queue, of every cached block
         self._unused: set[int] = set()
+        self._unused_in_main = 0
         self._plan: _Plan | None = None  # what was picked last, if nothing happened since
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
@@ -56,6 +57,7 @@ class S3FIFOEviction(EvictionPolicy):
     def on_hit(self, block_ids: Sequence[int]) -> None:
         """One use more each; they are no candidates, but keep their places."""
         self._plan = None
+        self._unused_in_main -= self._count_unused_in_main(block_ids)
         self._unused.difference_update(block_ids)
         for block_id in block_ids:
             self._uses[block_id] = min(_MOST_USES, self._uses[block_id] + 1)
@@ -68,12 +70,14 @@ class S3FIFOEviction(EvictionPolicy):
             if block_id not in self._small and block_id not in self._main:
                 known = self._ghosts.get(self._view.content(block_id), False)
                 (self._main if known else self._small)[block_id] = None
+        self._unused_in_main += self._count_unused_in_main(block_ids)
 
     def on_evict(self, block_ids: Sequence[int]) -> None:
         """Forget them, but for the contents that were newcomers."""
         plan, self._plan = self._plan, None
         if plan is not None and plan.victims == list(block_ids):
             self._carry_out(plan)
+        self._unused_in_main -= self._count_unused_in_main(block_ids)
         self._unused.difference_update(block_ids)
         for block_id in block_ids:
             if block_id in self._small:
@@ -91,9 +95,11 @@ class S3FIFOEviction(EvictionPolicy):
         plan = _Plan()
         small, main = iter(self._small), iter(self._main)
         in_small, in_main = len(self._small), len(self._main)
+        unused_in_main = self._unused_in_main
         main_done = not in_main
         while len(plan.victims) < count:
-            if in_small and (in_small > self._share * (in_small + in_main) or not in_main):
+            # Where all of the main queue is in use, only a newcomer can go, however few there are.
+            if in_small and (in_small > self._share * (in_small + in_main) or not unused_in_main):
                 block_id = next(small)
                 in_small -= 1
                 # Used again after its first use, which is not counted.
@@ -101,6 +107,7 @@ class S3FIFOEviction(EvictionPolicy):
                     plan.promoted.append(block_id)
                     plan.requeued[block_id] = 0
                     in_main += 1
+                    unused_in_main += block_id in self._unused
                 else:
                     plan.victims.append(block_id)
                 continue
@@ -118,14 +125,19 @@ class S3FIFOEviction(EvictionPolicy):
             else:
                 plan.victims.append(found)
                 in_main -= 1
+                unused_in_main -= 1
         return plan
 
     def _carry_out(self, plan: _Plan) -> None:
         for block_id in plan.promoted:
             del self._small[block_id]
+            self._unused_in_main += block_id in self._unused
         for block_id, uses in plan.requeued.items():
             self._main.pop(block_id, None)
             self._main[block_id] = None
             self._uses[block_id] = uses
         for block_id in plan.promoted:  # promoted, and then a victim of the main queue
             self._main.setdefault(block_id, None)
+
+    def _count_unused_in_main(self, block_ids: Sequence[int]) -> int:
+        return sum(block_id in self._unused and block_id in self._main for block_id in block_ids)
