@@ -4,7 +4,7 @@ It keeps rows as a real one does, from `SchedulerOutput` alone. Its KV store hol
 tokens up to that position (and of the cache salt), and the group of layers that it was written for; in each step it
 checks that every position that a row reads, in each group within its window, holds the digest of that row's own
 tokens. The next token is a pure function of that digest, so what a request generates must not depend on scheduling:
-`generate` computes it alone.
+`generate` computes it alone. So it is with the vector of a request that pools: `pool`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
+from vcore.pooling_params import PoolingMode
 
-__all__ = ["VOCAB", "FakeWorker", "WorkerRow", "digest", "generate", "next_token", "root_digest"]
+__all__ = [
+    "VOCAB",
+    "FakeWorker",
+    "WorkerRow",
+    "digest",
+    "generate",
+    "next_token",
+    "pool",
+    "pooled_vector",
+    "root_digest",
+]
 
 VOCAB = 50
 """How many tokens there are."""
@@ -59,6 +71,21 @@ def generate(request: EngineRequest, vocab: int = VOCAB) -> tuple[list[int], Fin
             return tokens, FinishReason.LENGTH, None
 
 
+def pooled_vector(values: Sequence[int], mode: PoolingMode) -> NDArray[np.float32]:
+    """The vector of a prompt: float32 [2], of the last of its digests or, for ``mean``, of all of them."""
+    value = values[-1] if mode == "last" else sum(values)
+    return np.array([value >> 16 & 0xFFFF, value & 0xFFFF], dtype=np.float32)
+
+
+def pool(request: EngineRequest) -> bytes:
+    """What a request that pools gives when it is computed alone."""
+    assert request.pooling is not None
+    values = [root_digest(request.extra_keys)]
+    for token_id in request.prompt_token_ids:
+        values.append(digest(values[-1], token_id))
+    return pooled_vector(values[1:], request.pooling).tobytes()
+
+
 @dataclass
 class WorkerRow:
     """A request as the worker knows it."""
@@ -69,6 +96,9 @@ class WorkerRow:
     block_ids: list[list[int]]
     """By group."""
     root: int
+    pooling: PoolingMode | None = None
+    pooled: list[int] = field(default_factory=list)
+    """The digests of what was computed since it took the row."""
 
 
 @dataclass
@@ -102,6 +132,7 @@ class FakeWorker:
                 new.num_computed_tokens,
                 [list(ids) for ids in new.block_ids],
                 self.root_of(new.request_id),
+                new.pooling,
             )
         assert output.grown_block_ids.shape == (output.grown_rows.size, len(self.windows)) or not output.grown_rows.size
         for row, column in zip(output.grown_rows.tolist(), output.grown_block_ids.tolist(), strict=True):
@@ -121,10 +152,16 @@ class FakeWorker:
         if poison:
             return SampledTokens(step_id=output.step_id, rows=output.rows[:0], token_ids=np.empty(0, np.int64))
         sampled: list[int] = []
+        vectors: dict[int, NDArray[np.float32]] = {}
         for row, count, samples in zip(output.rows.tolist(), counts, output.samples.tolist(), strict=True):
             state = self.rows[row]
-            assert samples == (state.num_computed == len(state.tokens))
+            is_last = state.num_computed == len(state.tokens)
+            assert samples == (is_last and state.pooling is None)
             value = self._check(state, state.num_computed - count)
+            if state.pooling is not None:
+                state.pooled += self._digests(state)[-count:]
+                if is_last:
+                    vectors[row] = pooled_vector(state.pooled, state.pooling)
             if samples:
                 sampled.append(next_token(value, self.vocab))
                 state.tokens.append(sampled[-1])
@@ -132,6 +169,7 @@ class FakeWorker:
             step_id=output.step_id,
             rows=output.rows[output.samples],
             token_ids=np.array(sampled, dtype=np.int64),
+            vectors=vectors,
         )
 
     def _check_shared(self, output: SchedulerOutput) -> None:

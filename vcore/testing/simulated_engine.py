@@ -12,9 +12,10 @@ from vcore.engine.step_output import Finished, StepOutput
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.scheduling import RequestView, SchedulingContext, SchedulingPolicy
 from vcore.interfaces.step import SampledTokens, SchedulerOutput
+from vcore.pooling_params import PoolingMode
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler import Scheduler, SchedulerSettings
-from vcore.testing.fake_worker import VOCAB, FakeWorker, generate, root_digest
+from vcore.testing.fake_worker import VOCAB, FakeWorker, generate, pool, root_digest
 
 __all__ = ["ByArrival", "LongestUnused", "SimulatedEngine", "StepFailedError"]
 
@@ -118,6 +119,7 @@ class SimulatedEngine:
         self.depth = depth
         self.in_flight: list[tuple[SchedulerOutput, SampledTokens]] = []
         self.outputs: dict[str, list[int]] = {}
+        self.vectors: dict[str, bytes] = {}
         self.finished: dict[str, Finished] = {}
         self.cached: dict[str, int] = {}
         self.schedules: list[SchedulerOutput] = []
@@ -147,6 +149,7 @@ class SimulatedEngine:
         extra_keys: tuple[str, ...] = (),
         eos: tuple[int, ...] = (),
         sample_index: int = 0,
+        pooling: PoolingMode | None = None,
         **params: Any,
     ) -> str:
         """A request arrives.
@@ -158,6 +161,7 @@ class SimulatedEngine:
             extra_keys: what its blocks are known by beside their tokens.
             eos: tokens that end it.
             sample_index: which sample of its prompt it is.
+            pooling: how its hidden states are pooled, for one that generates nothing.
             params: of `vcore.SamplingParams`, such as ``priority`` or ``tenant``.
 
         Returns:
@@ -167,11 +171,12 @@ class SimulatedEngine:
             request_id=request_id or f"r{next(self._ids)}",
             prompt_token_ids=list(prompt),
             params=SamplingParams(max_tokens=max_tokens, **params),
-            max_tokens=max_tokens,
+            max_tokens=0 if pooling else max_tokens,
             arrival_time=self.now,
             eos_token_ids=eos,
             extra_keys=extra_keys,
             sample_index=sample_index,
+            pooling=pooling,
         )
         self.scheduler.add(request)
         self.requests[request.request_id] = request
@@ -217,6 +222,9 @@ class SimulatedEngine:
         for request_id, token_id in zip(step.request_ids, step.token_ids, strict=True):
             assert request_id not in self.finished, f"{request_id} got a token after its end"
             self.outputs[request_id].append(token_id)
+        for request_id in step.vectors:
+            assert request_id in step.finished, f"{request_id} got a vector before its end"
+        self.vectors.update(step.vectors)
         for request_id, started in step.started.items():
             self.cached[request_id] = started.num_cached_tokens
         for request_id, finished in step.finished.items():
@@ -242,6 +250,9 @@ class SimulatedEngine:
     def check_outputs(self) -> None:
         """Every request that ended by itself gave what it gives alone; others gave the beginning of it."""
         for request_id, finished in self.finished.items():
+            if self.requests[request_id].pooling is not None:
+                self._check_vector(request_id, finished)
+                continue
             tokens, reason, stop_reason = generate(self.requests[request_id], self.worker.vocab)
             given = self.outputs[request_id]
             assert given == tokens[: len(given)], request_id
@@ -249,6 +260,13 @@ class SimulatedEngine:
                 finished.stop_reason, str
             ):
                 assert (given, finished.reason, finished.stop_reason) == (tokens, reason, stop_reason)
+
+    def _check_vector(self, request_id: str, finished: Finished) -> None:
+        assert not self.outputs[request_id]
+        ended_by_itself = finished.reason is FinishReason.STOP and finished.stop_reason is None
+        assert (request_id in self.vectors) == ended_by_itself, request_id
+        if ended_by_itself:
+            assert self.vectors[request_id] == pool(self.requests[request_id]), request_id
 
     def check_idle(self) -> None:
         """Nothing is left over once all requests have ended."""

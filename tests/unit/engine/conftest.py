@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from vcore.config import EngineConfig
 from vcore.engine.llm import LLM
+from vcore.engine.pooling import NO_POOLING
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.engine.step_output import Finished, Started, StepOutput
 from vcore.interfaces.step import TokenLogprobs
@@ -77,6 +79,11 @@ class FakeCore:
                     output.prompt_logprobs[request_id] = [logprobs_of(i) for i in request.prompt_token_ids[1:]]
             if request_id in self.errors:
                 output.finished[request_id] = Finished(FinishReason.ERROR, self.errors[request_id], 1)
+                del self.running[request_id]
+                continue
+            if request.pooling is not None:
+                output.vectors[request_id] = array("f", request.prompt_token_ids[:3]).tobytes()
+                output.finished[request_id] = Finished(FinishReason.STOP, None, 0)
                 del self.running[request_id]
                 continue
             for _ in range(self.per_step):
@@ -187,6 +194,7 @@ def make_llm(byte_tokenizer: Tokenizer) -> MakeLLM:
             "eos_token_ids": (256,),
             "catalog": None,
             "preparer": None,
+            "pooling": NO_POOLING,
         } | engine
         return LLM.from_engine(SimpleNamespace(core=core, tokenizer=tokenizer, **values)), core  # type: ignore[arg-type]
 

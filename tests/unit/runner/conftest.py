@@ -20,6 +20,7 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import NewRow, SampledTokens, SchedulerOutput, TokenLogprobs
 from vcore.interfaces.weights import CheckpointReader, TensorInfo, WeightLoader
 from vcore.kv_cache.spec import FullAttentionSpec, KVCacheSpec, SlidingWindowSpec
+from vcore.pooling_params import PoolingMode
 from vcore.runner import ModelRunner, RunnerSettings
 from vcore.sampling_params import SamplingParams
 
@@ -182,6 +183,7 @@ class Request:
     sample_index: int = 0
     eos: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
+    pooling: PoolingMode | None = None
     output: list[int] = field(default_factory=list)
     """Tokens collected."""
     launched: int = 0
@@ -232,7 +234,7 @@ class Driver:
             else:
                 grown += [(request.row, column) for column in fresh]
         self.random.shuffle(new_rows)
-        samples = [request.computed + count == request.num_tokens for request, count in ordered]
+        samples = [not r.pooling and r.computed + count == r.num_tokens for r, count in ordered]
         output = SchedulerOutput(
             step_id=self.step_id,
             passed_entries=np.array(passed, dtype=np.int32).reshape(-1, 3),
@@ -319,6 +321,7 @@ class Driver:
             seed=request.seed,
             sample_index=request.sample_index,
             bad_words_token_ids=request.bad_words,
+            pooling=request.pooling,
         )
 
 
@@ -393,7 +396,9 @@ def make_request() -> Callable[..., Request]:
     """Makes a request; keywords that are not a request's own become sampling parameters."""
 
     def make(prompt: list[int], request_id: str = "r", **values: object) -> Request:
-        own = {name: values.pop(name) for name in ("seed", "sample_index", "eos", "bad_words") if name in values}
+        own = {
+            name: values.pop(name) for name in ("seed", "sample_index", "eos", "bad_words", "pooling") if name in values
+        }
         params = SamplingParams(**{"temperature": 0.0, "max_tokens": None, **values})
         return Request(request_id, prompt, params, **own)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +30,7 @@ from vcore_policies.scheduling.priority import PriorityPolicy
 from vcore.engine.request import RequestStatus
 from vcore.errors import RequestTooLargeError
 from vcore.interfaces.step import SchedulerOutput
+from vcore.pooling_params import PoolingMode
 from vcore.scheduler.request import Request
 
 Content = tuple[tuple[str, ...], tuple[int, ...]]  # extra keys, and all tokens up to the end of a block
@@ -124,6 +126,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         eos=st.sampled_from([(), (3,)]),
         stop=st.sampled_from([(), (4,), tuple(range(3, 14))]),
         copies=st.sampled_from([1, 1, 3]),
+        pooling=st.sampled_from([None, None, None, "last", "mean"]),
     )
     def add(
         self,
@@ -134,18 +137,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         eos: tuple[int, ...],
         stop: tuple[int, ...],
         copies: int,
+        pooling: PoolingMode | None,
     ) -> None:
+        params: dict[str, Any] = {"eos": eos, "stop_token_ids": stop, "priority": priority, "pooling": pooling}
+        num_computed = len(prompt) + (0 if pooling else max_tokens - 1)
         for _ in range(copies):
             try:
-                self.engine.add(prompt, max_tokens, extra_keys=keys, eos=eos, stop_token_ids=stop, priority=priority)
+                self.engine.add(prompt, max_tokens, extra_keys=keys, **params)
             except RequestTooLargeError:
                 settings = self.engine.settings
-                needed = self.most_blocks(len(prompt) + max_tokens - 1)
+                needed = self.most_blocks(num_computed)
                 assert needed > settings.num_blocks - 1 or (
                     not settings.chunked_prefill and len(prompt) > settings.max_num_batched_tokens
                 )
             else:
-                assert self.most_blocks(len(prompt) + max_tokens - 1) <= self.engine.settings.num_blocks - 1
+                assert self.most_blocks(num_computed) <= self.engine.settings.num_blocks - 1
 
     def most_blocks(self, num_tokens: int) -> int:
         """By trying every chunk: what a request may hold at a time."""
@@ -285,6 +291,11 @@ class PrefixHitMachine(SchedulerMachine):
         before = {name for name, _ in filled} - {new.request_id for new in output.new_rows}
         for new in output.new_rows:
             keys = self.engine.requests[new.request_id].extra_keys
+            if new.pooling == "mean":  # it needs every hidden state
+                assert new.num_computed_tokens == 0
+                oracle.silenced.discard(new.request_id)
+                before.add(new.request_id)
+                continue
             assert new.num_computed_tokens == oracle.hit(keys, new.token_ids), new.request_id
             oracle.silenced.discard(new.request_id)
             others = set().union(*(contents for name, contents in filled if name in before))

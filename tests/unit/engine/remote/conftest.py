@@ -14,6 +14,7 @@ import pytest
 from vcore import AsyncLLM
 from vcore.config import EngineConfig
 from vcore.engine.core import EngineHealth
+from vcore.engine.pooling import ModelPooling
 from vcore.engine.remote.composition import Composition
 from vcore.kv_cache.block_map import BlockMap
 from vcore.plugins.catalog import Catalog
@@ -22,7 +23,11 @@ from vcore.scheduler.settings import SchedulerStats
 from vcore.testing import TinyCheckpoint
 
 VOCAB_SIZE = 260
-CONFIG = {"cache": {"num_blocks": 512, "block_size": 4}, "runtime": {"device": "cpu", "num_threads": 1}}
+CONFIG = {
+    "model": {"pooling": "mean"},
+    "cache": {"num_blocks": 512, "block_size": 4},
+    "runtime": {"device": "cpu", "num_threads": 1},
+}
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +135,7 @@ def make_fake(playback: type, tiny: str, monkeypatch: pytest.MonkeyPatch) -> Mak
             catalog=Catalog([]),
             plugins=ResolvedSet(()),
             preparer=preparer,
+            pooling=ModelPooling(mode="last", size=3),
         )
         monkeypatch.setattr(Composition, "_build", lambda self: engine)
         return AsyncLLM(tiny, in_process=True, **options), core
