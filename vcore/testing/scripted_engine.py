@@ -116,9 +116,9 @@ class ScriptedEngine:
     profiling: bool = False
     vocab_size: int = 260
     eos_token_ids: tuple[int, ...] = (EOS,)
-
     pooling: ModelPooling = NO_POOLING
     """With a mode, `embed` answers."""
+
     def __post_init__(self) -> None:
         """Begin with steps allowed."""
         self.may_step.set()
@@ -138,8 +138,8 @@ class ScriptedEngine:
             max_model_len=self.max_model_len,
             eos_token_ids=self.eos_token_ids,
             check_processor=ProcessorOptions(self.catalog).check,
-        )
             pooling=self.pooling,
+        )
 
     async def generate(
         self,
@@ -170,7 +170,6 @@ class ScriptedEngine:
             if outputs.num_requests:
                 self.aborted.append(name)
 
-    def _tokens(self, request: EngineRequest) -> list[int]:
     async def embed(
         self, prompt: Prompt, params: PoolingParams | None = None, *, request_id: str | None = None
     ) -> EmbeddingOutput:
@@ -205,6 +204,7 @@ class ScriptedEngine:
         output.finished[name] = Finished(FinishReason.STOP, None, 0)
         return output
 
+    def _tokens(self, request: EngineRequest) -> list[int]:
         answer = self.script(request)
         return [*(answer.encode() if isinstance(answer, str) else answer), EOS]
 
