@@ -31,7 +31,7 @@ Create = Callable[..., EvictionPolicy]
 BLOCK_SIZE = 2
 _CALLS = ("on_insert", "on_hit", "on_free", "on_evict", "pick_victims")
 _NUM_LIVES = 40
-_FEW, _MANY = 128, 2048
+_FEW, _MANY = 96, 1536
 
 
 class CacheLife:
@@ -144,7 +144,10 @@ class EvictionPolicyContract(PolicyCase):
         ids = blocks.held()
         life.go(finished=False)
         life.pool.uncache(ids)
-        assert life.come([2] * 12) is not None
+        running = life.come([2] * 8)
+        assert running is not None
+        assert set(ids) <= set(running.held())
+        assert life.come([3] * 4) is not None
         life.go(finished=False)
         life.check()
 
@@ -223,7 +226,7 @@ class EvictionPolicyContract(PolicyCase):
         for _ in range(num_blocks // 2):
             serve()
         meter = CostMeter(made[0], _CALLS)
-        for _ in range(100):
+        for _ in range(60):
             with meter.watch():
                 serve()
         return meter.instructions, meter.num_bytes

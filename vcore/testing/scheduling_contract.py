@@ -131,7 +131,7 @@ class SchedulingPolicyContract(PolicyCase):
                 engine.add([index] * (4 - index), 2, **random_hints(rng))
             engine.run()
             orders.append([new.request_id for output in engine.schedules for new in output.new_rows])
-        assert orders[0] == orders[1]
+        assert orders[0] == orders[1], f"the same requests ran in the order {orders[0]} and in the order {orders[1]}"
         assert sorted(set(orders[0])) == ["r0", "r1", "r2", "r3"]
 
     def test_a_bound_is_stated(self, create: Create) -> None:
