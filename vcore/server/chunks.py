@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from vcore.server.sse import DONE, event
+from vcore.server.json_response import encode
+from vcore.server.sse import DONE
 
 if TYPE_CHECKING:
     from vcore.outputs import RequestOutput
@@ -43,16 +44,17 @@ async def stream_chunks(
     """
     tells_usage = options is not None and bool(options.include_usage)
     continuous = tells_counts(options)
+    # A chunk is encoded at every token of every stream, so that what all have in common is encoded once.
+    common = encode({key: value for key, value in head.items() if key != "choices"}).removesuffix(b"}")
+    begin = b'data: %b,"choices":[' % common
+    end = b"]%b}\n\n" % (b',"usage":null' if tells_usage else b"")
     async with aclosing(generation.outputs("delta")) as outputs:
         async for index, output in outputs:
             usage.add(index, output)
-            events = []
-            for choice in pieces(index, output):
-                chunk = {**head, "choices": [choice]}
-                if tells_usage or continuous:
-                    chunk["usage"] = usage.usage() if continuous else None
-                events.append(event(chunk))
-            if events:
-                yield b"".join(events)
-    end = event({**head, "choices": [], "usage": usage.usage()}) if tells_usage else b""
-    yield end + DONE
+            chunks = [begin + encode(choice) for choice in pieces(index, output)]
+            if chunks:
+                if continuous:
+                    end = b'],"usage":%b}\n\n' % encode(usage.usage())
+                yield end.join(chunks) + end
+    last = b'%b],"usage":%b}\n\n' % (begin, encode(usage.usage())) if tells_usage else b""
+    yield last + DONE

@@ -12,11 +12,13 @@ from vcore.server.errors import ApiError
 
 __all__ = ["JsonResponse", "encode", "error_response"]
 
+_encode = msgspec.json.Encoder().encode
+
 
 def encode(payload: Any) -> bytes:  # anything that JSON holds
     """`payload` as JSON in UTF-8. What a client sent may hold lone surrogates; they are escaped."""
     try:
-        return msgspec.json.encode(payload)
+        return _encode(payload)
     except UnicodeEncodeError:
         return json.dumps(payload, separators=(",", ":")).encode("ascii")
 

@@ -22,7 +22,8 @@ class UsageCount:
         """Count what is new: an output of mode ``delta``, or one of mode ``final``."""
         self._prompts[index] = len(output.prompt_token_ids), output.num_cached_tokens
         if self._count_output:
-            self._num_output_tokens += sum(len(sample.token_ids) for sample in output.outputs)
+            for sample in output.outputs:
+                self._num_output_tokens += len(sample.token_ids)
 
     def usage(self) -> Usage:
         """The counts so far."""
