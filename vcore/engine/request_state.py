@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from vcore.engine.detokenizer import Detokenizer
@@ -139,6 +139,8 @@ class RequestState:
     num_cached_tokens: int = 0
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """None if they were not asked for; the first entry is None."""
+    unread_prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """What came of them, and is to follow in `prompt_logprobs` by the next output."""
     num_unfinished: int = 0
     pooling: PoolingParams | None = None
     """None for a request that generates."""
@@ -162,9 +164,12 @@ class RequestState:
         sample.last_token_time = metrics.last_token_time = time
 
     def add_prompt_logprobs(self, parts: list[TokenLogprobs]) -> None:
-        """Take the next part of the prompt's log probabilities."""
-        assert self.prompt_logprobs is not None
-        self.prompt_logprobs.extend(logprob_dict(part, self.decode) for part in parts)
+        """Take the next part of the prompt's log probabilities, as they are."""
+        self.unread_prompt_logprobs += parts
+
+    def read_prompt_logprobs(self, parts: Sequence[TokenLogprobs]) -> list[dict[int, Logprob]]:
+        """Parts as an output has them, with texts; changes nothing, so that any thread may."""
+        return [logprob_dict(part, self.decode) for part in parts]
 
     def end(self, sample: SampleState, time: float) -> None:
         """`sample` has finished."""
@@ -186,6 +191,9 @@ class RequestState:
         """The request so far, or what is new of it, sharing no list that still changes with this object."""
         if self.pooling is not None:
             return self._embedded(self.pooling)
+        if self.unread_prompt_logprobs and self.prompt_logprobs is not None:
+            parts, self.unread_prompt_logprobs = self.unread_prompt_logprobs, []
+            self.prompt_logprobs += self.read_prompt_logprobs(parts)
         return self._take() if self.delta else self._whole()
 
     def _take(self) -> RequestOutput:

@@ -5,8 +5,9 @@ Both are made by the same code, an answer that is whole being one piece, so that
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from vcore.server.protocol.common import StreamOptions
 
 __all__ = ["CompletionForm", "CompletionWriter"]
+
+_MANY_POSITIONS = 250
+"""Of prompts with log probabilities: more of them are written in a thread, for they would hold the event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +72,15 @@ class CompletionWriter:
 
     async def whole(self) -> Completion:
         """Run to the end, and answer."""
+        results = await self.generation.results()
+        if sum(len(output.prompt_logprobs or ()) for output in results) < _MANY_POSITIONS:
+            return self._write(results)
+        return await asyncio.to_thread(self._write, results)
+
+    def _write(self, results: Sequence[RequestOutput]) -> Completion:
         usage = self._new_usage()
         choices: list[CompletionChoice] = []
-        for index, output in enumerate(await self.generation.results()):
+        for index, output in enumerate(results):
             usage.add(index, output)
             choices += cast("list[CompletionChoice]", list(self._pieces(index, output)))
         return {**self._head(), "choices": choices, "usage": usage.usage(), "object": "text_completion"}

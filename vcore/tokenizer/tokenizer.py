@@ -36,6 +36,7 @@ class Tokenizer:
         "_special_ids",
         "_special_tokens",
         "_templates",
+        "_texts",
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Tokenizer:
         self._byte_level = decoders == ["ByteLevel"]
         self._byte_fallback = "ByteFallback" in decoders
         self._bytes: dict[int, bytes] = {}
+        self._texts: dict[int, str] = {}
         self._anchor: list[int] | None = None
         self._longest_token: int | None = None
 
@@ -151,8 +153,15 @@ class Tokenizer:
     def id_to_text(self, token_id: int) -> str:
         """The text of one token within a text, special ones and leading space included; for log probabilities.
 
-        Bytes that are no whole character come out as U+FFFD.
+        Bytes that are no whole character come out as U+FFFD. Texts are kept: log probabilities ask for the same ones
+        again and again, thousands at a time.
         """
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self._texts[token_id] = self._id_to_text(token_id)
+        return text
+
+    def _id_to_text(self, token_id: int) -> str:
         if self._byte_level:
             return self._token_bytes(token_id).decode("utf-8", errors="replace")
         anchor = self._anchor_ids()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from vcore.sampling_params import SamplingParams
+from vcore.server.logprob_format import CompletionLogprobWriter
 from vcore.server.protocol.common import SamplingFields
 
 
@@ -230,3 +232,22 @@ def test_unknown_models_are_not_found(make_server: Any) -> None:
     for name in ("one", "owner/two"):
         assert server.post("/v1/completions", {"prompt": "a", "model": name}).json()["model"] == name
     assert server.post("/v1/completions", {"prompt": "a"}).json()["model"] == "one"
+
+
+def test_many_logprobs_are_written_beside_the_event_loop(
+    make_server: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server(scripted(max_model_len=1000))
+    threads: list[threading.Thread] = []
+    write = CompletionLogprobWriter.write
+
+    def recorded(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return write(*arguments)
+
+    monkeypatch.setattr(CompletionLogprobWriter, "write", recorded)
+    body = {"echo": True, "logprobs": 1, "max_tokens": 1}
+    for prompt in ("short", "long " * 100):
+        [choice] = server.post("/v1/completions", body | {"prompt": prompt}).json()["choices"]
+        assert "".join(choice["logprobs"]["tokens"]) == choice["text"] == prompt + "h"
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]

@@ -29,6 +29,10 @@ OutputMode = Literal["cumulative", "delta", "final"]
 """What an output holds: everything so far, what is new since the one before, or everything at the end."""
 
 
+_MANY_LOGPROBS = 2000
+"""So many are read in some milliseconds."""
+
+
 class OpenRequest:
     """One request, and the one who waits for its outputs.
 
@@ -58,8 +62,18 @@ class OpenRequest:
                 await self._waiter
             finally:
                 self._waiter = None
+        await self._read_prompt_logprobs()
         self._has_news = False
         return self.state.output()
+
+    async def _read_prompt_logprobs(self) -> None:
+        """Have a thread make texts of a long prompt's log probabilities, which would hold the event loop for long."""
+        state = self.state
+        while (parts := state.unread_prompt_logprobs) and len(parts) * len(parts[0].token_ids) > _MANY_LOGPROBS:
+            state.unread_prompt_logprobs = []
+            read = await asyncio.to_thread(state.read_prompt_logprobs, parts)
+            assert state.prompt_logprobs is not None
+            state.prompt_logprobs += read
 
     def drop(self) -> None:
         """Nobody waits any more: if it has not ended, it is aborted."""

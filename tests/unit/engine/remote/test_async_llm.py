@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
 from vcore.errors import EngineDeadError, RequestTooLargeError
 from vcore.outputs import CompletionOutput, RequestOutput
 from vcore.structured_output import StructuredOutput
+from vcore.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 LONG = SamplingParams(temperature=0.0, max_tokens=400, ignore_eos=True)
@@ -406,6 +408,33 @@ def test_a_form_that_becomes_too_complex_ends_its_own_request(llm: AsyncLLM, run
         assert set(sample.text) == {"a"}
         assert good[-1].outputs[0].token_ids == alone[-1].outputs[0].token_ids
         assert good[-1].outputs[0].error_param is None
+        await settle(llm)
+
+    runner.run(main())
+
+
+@pytest.mark.parametrize("mode", ["final", "delta"])
+def test_many_logprobs_of_a_prompt_do_not_hold_the_event_loop(
+    llm: AsyncLLM, runner: asyncio.Runner, offline: LLM, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True, prompt_logprobs=4)
+    prompt = [index % 250 for index in range(500)]
+    [expected] = offline.generate(prompt, params, progress=False)
+    threads: list[threading.Thread] = []
+    id_to_text = Tokenizer.id_to_text
+
+    def recorded(self: Tokenizer, token_id: int) -> str:
+        threads.append(threading.current_thread())
+        return id_to_text(self, token_id)
+
+    monkeypatch.setattr(Tokenizer, "id_to_text", recorded)
+
+    async def main() -> None:
+        outputs = await collect(llm.generate(prompt, params, mode=mode))
+        found = [one for output in outputs for one in output.prompt_logprobs or ()]
+        assert found == expected.prompt_logprobs
+        assert len(threads) >= 4 * 499
+        assert threading.current_thread() not in threads
         await settle(llm)
 
     runner.run(main())
