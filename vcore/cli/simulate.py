@@ -12,7 +12,9 @@ from vcore.cli.option_values import positive
 from vcore.cli.output import reserved_stdout
 from vcore.cli.shared_options import Json, Model
 from vcore.cli.simulate_calibrate import run_calibration
+from vcore.cli.simulate_fidelity import fidelity
 from vcore.cli.simulate_options import Plot, ScenarioOptions, expanded
+from vcore.cli.simulate_overload import overload
 from vcore.cli.simulate_timed import compare, run_one, sweep
 from vcore.errors import ConfigError
 
@@ -23,6 +25,8 @@ T = TypeVar("T")
 app = typer.Typer(add_completion=False, invoke_without_command=True)
 app.command("compare")(compare)
 app.command("sweep")(sweep)
+app.command("overload")(overload)
+app.command("fidelity")(fidelity)
 
 
 @app.callback()

@@ -58,10 +58,16 @@ def calibration_batches(limits: EngineLimits) -> Iterator[CalibrationBatch]:
     contexts of different lengths, as those of traffic are, among which such a prompt comes. Without a prefix cache the
     contexts are computed anew each time, and the prompts that come alone are left out.
     """
-    for context in _CONTEXTS:
-        tails = [tail for tail in _TAILS if context + tail <= min(limits.max_model_len, limits.cache_tokens // 2)]
-        if tails:
-            yield from _over(context, tails, limits)
+    most = min(limits.max_model_len, limits.cache_tokens // 2)
+    for context in _contexts(most):
+        yield from _over(context, [tail for tail in _TAILS if context + tail <= most], limits)
+
+
+def _contexts(most: int) -> list[int]:
+    """Lengths of documents; where the longest does not fit, one that leaves room for long prompts after it."""
+    longest = min(_CONTEXTS[-1], most - most // 8)
+    found = [context for context in _CONTEXTS if 2 * context <= longest]
+    return [*found, longest] if longest > found[-1] and longest < most else found
 
 
 def _over(context: int, tails: Sequence[int], limits: EngineLimits) -> Iterator[CalibrationBatch]:

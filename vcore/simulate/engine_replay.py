@@ -63,7 +63,15 @@ def requests_of(trace: Trace, vocab_size: int, seed: int = 0) -> Iterator[Engine
             request_id=str(index),
             prompt_token_ids=made.token_ids or [],
             # Sampled, so that equal prompts do not have equal answers.
-            params=SamplingParams(temperature=1.0, max_tokens=one.output_length, ignore_eos=True, seed=index),
+            params=SamplingParams(
+                temperature=1.0,
+                max_tokens=one.output_length,
+                ignore_eos=True,
+                seed=index,
+                priority=one.priority,
+                tenant=one.tenant,
+                cache_ttl=one.cache_ttl,
+            ),
             max_tokens=one.output_length,
             arrival_time=one.arrival_s,
             seed=index,

@@ -7,20 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vcore.bench.percentiles import percentiles
 from vcore.config import EngineConfig, load_config
 from vcore.engine.build import build_engine
 from vcore.simulate.calibration import calibrate
 from vcore.simulate.engine_replay import ReplayClock, WallClock, replay_engine, requests_of
+from vcore.simulate.logged_times import LoggedTimes, logged_trace
 from vcore.simulate.settings import FleetOptions, resolve_settings
 from vcore.simulate.simulation import simulate
 from vcore.simulate.step_log import RECORDER, StepLog, recorder_spec
 from vcore.simulate.step_time_fit import fit_step_time
 from vcore.simulate.timeline import Timeline
 from vcore.simulate.weighted import weighted_percentiles
-from vcore.traces import Trace
+from vcore.traces import Trace, cut_lengths
 
 __all__ = ["measure_fidelity"]
 
@@ -38,8 +37,8 @@ def measure_fidelity(
     """Calibrate an engine, serve a trace with it in real time, and simulate the same.
 
     Args:
-        config: of the engine, which holds every request of the trace.
-        trace: what arrives.
+        config: of the engine.
+        trace: what arrives; requests that the engine cannot hold are cut.
         repeats: of the calibration.
         base_dir: what relative paths in `config` are relative to.
         plugins: plugin objects beside those that are installed.
@@ -47,9 +46,11 @@ def measure_fidelity(
         clock: of calibration and replay; None for seconds as they pass.
 
     Returns:
-        ``engine``, ``simulation`` and ``fitted_to_run`` (a simulation whose step times were fitted to the engine's own
-        steps of this run, so that the machine's other work is in both), each with ``hit_rate`` (cached over all prompt
-        tokens), ``ttft_s``, ``itl_s`` and ``e2e_s``; and ``calibration_error``.
+        ``num_requests``, ``num_cut``, ``steps`` (of the engine), ``calibration_error``; ``engine``, ``simulation`` and
+        ``fitted_to_run`` (a simulation whose step times were fitted to the engine's own steps of this run, so that the
+        machine's other work is in both), each with ``hit_rate`` (cached over all prompt tokens), ``ttft_s``, ``itl_s``
+        and ``e2e_s``; and ``driven_hit_rate``, of a simulation that takes arrivals and times from the engine's log: it
+        is the engine's, so what ``simulation`` differs by comes from when things happen.
 
     Raises:
         ConfigError: the configuration cannot be met here.
@@ -60,26 +61,35 @@ def measure_fidelity(
     overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
     engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
     try:
+        assert found.deployment.cache_tokens is not None
+        trace, num_cut = cut_lengths(trace, min(engine.max_model_len, found.deployment.cache_tokens))
         report(f"{len(trace.requests)} requests in real time, {trace.duration_s:.0f} s")
-        served, _ = replay_engine(engine.core, list(requests_of(trace, engine.vocab_size)), log, clock)
+        served, entered = replay_engine(engine.core, list(requests_of(trace, engine.vocab_size)), log, clock)
         resolved = engine.config.model_copy(update={"executor": config.executor, "model": config.model})
     finally:
         engine.core.shutdown()
     settings = resolve_settings(resolved, found.deployment, trace, FleetOptions(), base_dir=base_dir)
-    loads = [entry.load for entry in log.entries]
-    own = fit_step_time(loads, [entry.seconds for entry in log.entries])
+    own = fit_step_time([entry.load for entry in log.entries], [entry.seconds for entry in log.entries])
+    driven = replace(settings, step_time=LoggedTimes(log), fleet=FleetOptions(together=False))
     return {
+        "num_requests": len(trace.requests),
+        "num_cut": num_cut,
+        "steps": len(log.entries),
+        "calibration_error": found.error,
         "engine": _figures(trace, served),
         "simulation": _figures(trace, simulate(trace, settings).timeline),
         "fitted_to_run": _figures(trace, simulate(trace, replace(settings, step_time=own)).timeline),
-        "calibration_error": found.error,
+        "driven_hit_rate": _hit_rate(trace, simulate(logged_trace(trace, log, entered), driven).timeline),
     }
 
 
+def _hit_rate(trace: Trace, timeline: Timeline) -> float:
+    return float(timeline.num_cached.sum() / sum(one.input_length for one in trace.requests))
+
+
 def _figures(trace: Trace, timeline: Timeline) -> dict[str, Any]:
-    prompts = np.array([one.input_length for one in trace.requests])
     return {
-        "hit_rate": float(timeline.num_cached.sum() / prompts.sum()),
+        "hit_rate": _hit_rate(trace, timeline),
         "ttft_s": percentiles((timeline.first - timeline.arrived).tolist()),
         "itl_s": weighted_percentiles(*timeline.gaps()),
         "e2e_s": percentiles((timeline.last - timeline.arrived).tolist()),

@@ -134,7 +134,13 @@ class Replica:
             until = min(until, self._arriving[0].arrival_time)
         # The step in which something arrives is made; the next one is not.
         count = min(count, int(np.searchsorted(times, until)))
-        made = scheduler.advance(count)
+        began = clock.now
+
+        def set_time(made: int) -> None:
+            clock.now = float(times[made])
+
+        made = scheduler.advance(count, set_time)
+        clock.now = began
         if made:
             times = times[: made + 1]
             self._timeline.add_run(requests, times)

@@ -32,7 +32,7 @@ class RequestMaker:
         self._options = options
         self._most_output = max(one.output_length for one in trace.requests)
         self._most = min(settings.max_model_len, (settings.num_blocks - 1) * settings.block_size + 1)
-        self._params: dict[tuple[int, str | None, int | None], SamplingParams] = {}
+        self._params: dict[tuple[int, str | None, float | None, int | None], SamplingParams] = {}
 
     def __call__(self, index: int, one: TraceRequest) -> EngineRequest:
         """The request at `index`, which becomes its id."""
@@ -48,7 +48,7 @@ class RequestMaker:
 
     def _params_of(self, one: TraceRequest) -> SamplingParams:
         expected = one.output_length if self._options.known_lengths else None
-        key = (one.priority, one.tenant, expected)
+        key = (one.priority, one.tenant, one.cache_ttl, expected)
         params = self._params.get(key)
         if params is None:
             slo = self._options.slo
@@ -57,6 +57,7 @@ class RequestMaker:
                 detokenize=False,
                 priority=one.priority,
                 tenant=one.tenant,
+                cache_ttl=one.cache_ttl,
                 expected_tokens=expected,
                 ttft_target_s=None if slo is None else slo.ttft,
                 itl_target_s=None if slo is None else slo.itl,

@@ -112,11 +112,12 @@ class SimulatedScheduler(Scheduler):
             count = min(count, int((table.pass_at[rows] - table.num_computed[rows]).min()))
         return count
 
-    def advance(self, num_steps: int) -> int:
+    def advance(self, num_steps: int, set_time: Callable[[int], None]) -> int:
         """Make uneventful steps; `take_finished` tells who ended in the last of them.
 
         Args:
             num_steps: up to `num_uneventful`.
+            set_time: sets the clock to when so many of them are made, before what policies may hear then.
 
         Returns:
             How many were made: fewer if blocks run out.
@@ -125,8 +126,9 @@ class SimulatedScheduler(Scheduler):
         rows, table = batch.rows, self._table
         computed = table.num_computed[rows]
         make = self._advance_aloud if self._policy.hears_tokens else self._make_blocks
-        made = make(batch, computed, num_steps)
+        made = make(batch, computed, num_steps, set_time)
         if made:
+            set_time(made)
             self._set_counts(batch, computed + made)
             self._launcher.skip(made)
             self._lifecycle.fruitless_preemptions = 0
@@ -166,9 +168,12 @@ class SimulatedScheduler(Scheduler):
             count += self._table.num_running * kv.num_groups
         return count > kv.pool.num_available
 
-    def _make_blocks(self, batch: Batch, computed: NDArray[np.int64], num_steps: int) -> int:
+    def _make_blocks(
+        self, batch: Batch, computed: NDArray[np.int64], num_steps: int, set_time: Callable[[int], None]
+    ) -> int:
         """Allocate and publish what these steps need and fill; returns how many steps there are blocks for."""
         for step, events in groupby(self._block_events(batch.rows, computed, num_steps), key=_step_of):
+            set_time(step - 1)
             if not self._make_blocks_of(step, list(events), batch, computed):
                 return step - 1
         return num_steps
@@ -218,7 +223,9 @@ class SimulatedScheduler(Scheduler):
         order = np.lexsort((index, kind_of, step))
         return zip(step[order].tolist(), kind_of[order].tolist(), index[order].tolist(), strict=True)
 
-    def _advance_aloud(self, batch: Batch, computed: NDArray[np.int64], num_steps: int) -> int:
+    def _advance_aloud(
+        self, batch: Batch, computed: NDArray[np.int64], num_steps: int, set_time: Callable[[int], None]
+    ) -> int:
         """Step by step for a policy that hears of tokens: between two steps it may look at any request."""
         views: list[RequestView] = list(batch.views)
         ones = [1] * len(batch.requests)
@@ -226,11 +233,13 @@ class SimulatedScheduler(Scheduler):
         for made in range(num_steps):
             before = computed + made
             events = list(self._block_events(rows, before, 1))
+            set_time(made)
             if events and not self._make_blocks_of(1, events, batch, before):
                 return made
             # As they are when a step is collected: computed, and its token not yet known.
             table.num_computed[rows] = before + 1
             table.num_tokens[rows] = before + 2
+            set_time(made + 1)
             self._policy.on_tokens(views, ones)
             self._set_counts(batch, before + 1)
         return num_steps

@@ -86,7 +86,8 @@ class Policies:
         policy = self._catalog.create(self._scheduling, options=self._scheduling_options, context=context)
 
         def make_eviction(context: EvictionContext) -> EvictionPolicy:
-            made = self._catalog.create(self._eviction, options=self._eviction_options, context=context)
+            timed = replace(context, clock=clock)
+            made = self._catalog.create(self._eviction, options=self._eviction_options, context=timed)
             return cast(EvictionPolicy, made)
 
         return SimulatedScheduler(

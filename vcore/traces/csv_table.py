@@ -31,5 +31,13 @@ def parse_csv(row: Row) -> list[TraceRequest]:
             session_id=row.text("session_id"),
             tenant=None if tenant is None else row.text(tenant),
             priority=row.integer("priority", least=-(2**31)) if row.has("priority") else 0,
+            cache_ttl=_cache_ttl(row) if row.has("cache_ttl") else None,
         )
     ]
+
+
+def _cache_ttl(row: Row) -> float:
+    seconds = row.number("cache_ttl")
+    if seconds <= 0:
+        raise row.error("cache_ttl", "seconds above 0")
+    return seconds

@@ -53,7 +53,8 @@ FORMATS = (
     ),
     TraceFormat(
         name="csv",
-        summary="CSV: arrival_s or timestamp_ms, input_length, output_length; session_id, tenant, priority, hash_ids",
+        summary="CSV: arrival_s or timestamp_ms, input_length, output_length; session_id, tenant, priority, cache_ttl, "
+        "hash_ids",
         is_json=False,
         parse=parse_csv,
         recognises=lambda names: {"input_length", "output_length"} <= set(names),

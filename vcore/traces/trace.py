@@ -28,6 +28,8 @@ class TraceRequest:
     """Who sent it."""
     priority: int = 0
     """Lower is more urgent."""
+    cache_ttl: float | None = None
+    """Seconds for which it asks that its prefix be kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,15 @@ def test_short_and_long_chunks_follow_short_and_long_contexts() -> None:
     assert {(context, tail) for context in (0, 256, 1024, 4096) for tail in (1, 8, 32, 128, 512, 2048)} <= found
 
 
+def test_contexts_are_as_long_as_the_engine_allows() -> None:
+    limits = EngineLimits(
+        max_num_seqs=32, max_num_batched_tokens=512, max_model_len=4090, cache_tokens=19_184, prefix_caching=True
+    )
+    contexts = {batch.context for batch in calibration_batches(limits)}
+    assert contexts == {0, 256, 1024, 3579}
+    assert (3579, 128) in rows_of(limits)
+
+
 def test_rows_that_generate_together_have_contexts_of_different_lengths() -> None:
     for batch in calibration_batches(LIMITS):
         if batch.late is not None and batch.context and len(batch.rows) > 1:

@@ -42,26 +42,27 @@ class ListeningEviction(EvictionPolicy):
 
     def __init__(self, *, options: None, context: EvictionContext) -> None:
         self._free: dict[int, None] = {}
+        self._clock = context.clock
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
-        EVENTS.append(("insert", *block_ids))
+        EVENTS.append(("insert", self._clock(), *block_ids))
 
     def on_hit(self, block_ids: Sequence[int]) -> None:
-        EVENTS.append(("hit", *block_ids))
+        EVENTS.append(("hit", self._clock(), *block_ids))
         for block_id in block_ids:
             self._free.pop(block_id, None)
 
     def on_free(self, block_ids: Sequence[int]) -> None:
-        EVENTS.append(("free", *block_ids))
+        EVENTS.append(("free", self._clock(), *block_ids))
         self._free.update(dict.fromkeys(block_ids))
 
     def on_evict(self, block_ids: Sequence[int]) -> None:
-        EVENTS.append(("evict", *block_ids))
+        EVENTS.append(("evict", self._clock(), *block_ids))
         for block_id in block_ids:
             self._free.pop(block_id, None)
 
     def pick_victims(self, count: int) -> list[int]:
-        EVENTS.append(("pick", count))
+        EVENTS.append(("pick", self._clock(), count))
         return list(self._free)[:count]
 
 
@@ -249,3 +250,27 @@ def test_policies_do_not_learn_how_long_an_answer_will_be(policies: Callable[[st
     seen = outcome(trace, chosen, together=True)
     assert seen["num_tokens"] == [2, 9]
     assert {event[-1] for event in seen["events"] if event[0] == "tokens"} == {9}  # max_tokens, of both
+
+
+@pytest.mark.parametrize(("others_at", "hits"), [(50.0, True), (150.0, False)])
+def test_a_pinned_prefix_expires_by_simulated_seconds(others_at: float, hits: bool) -> None:
+    pinned = TraceRequest(arrival_s=0.0, input_length=17, output_length=2, block_ids=(1, 2, 3, 4, 5), cache_ttl=100.0)
+    others = [
+        TraceRequest(
+            arrival_s=others_at + n, input_length=16, output_length=2, block_ids=tuple(range(10 * n, 10 * n + 4))
+        )
+        for n in (1, 2, 3)
+    ]
+    trace = Trace("t", "csv", (pinned, *others, replace(pinned, arrival_s=others_at + 10.0)), 4)
+    config = load_config(None, {"cache.eviction": "ttl", "scheduler.policy": "fcfs"})
+    chosen = SimulationSettings(
+        scheduler=SchedulerSettings(
+            max_num_seqs=4, max_num_batched_tokens=64, max_model_len=64, block_size=4, num_blocks=13, strict=True
+        ),
+        policies=Policies.of(config),
+        step_time=STEP_TIME,
+        fleet=FleetOptions(),
+    )
+    found = simulate(trace, chosen).timeline.num_cached.tolist()
+    assert found[:4] == [0, 0, 0, 0]
+    assert (found[4] == 16) is hits

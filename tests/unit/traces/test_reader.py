@@ -88,15 +88,29 @@ def test_aiperf_single_prompts_and_turns(tmp_path: Path) -> None:
 )
 def test_csv_columns_of_the_arrival(tmp_path: Path, header: str, row: str) -> None:
     text = (
-        f"{header},client_id,input_length,output_length,hash_ids,priority,session_id\n"
-        "0,2,20,236,5 6,,\n"
-        f"{row},14,27,3,5 7,3,x\n"
+        f"{header},client_id,input_length,output_length,hash_ids,priority,session_id,cache_ttl\n"
+        "0,2,20,236,5 6,,,\n"
+        f"{row},14,27,3,5 7,3,x,7.5\n"
     )
     trace = read_trace(written(tmp_path, text, "plain.csv"))
     assert (trace.format, trace.block_size) == ("csv", 16)
     assert trace.requests[1] == TraceRequest(
-        arrival_s=2.5, input_length=27, output_length=3, block_ids=(5, 7), tenant="14", priority=3, session_id="x"
+        arrival_s=2.5,
+        input_length=27,
+        output_length=3,
+        block_ids=(5, 7),
+        tenant="14",
+        priority=3,
+        session_id="x",
+        cache_ttl=7.5,
     )
+    assert trace.requests[0].cache_ttl is None
+
+
+def test_a_time_to_live_is_above_zero(tmp_path: Path) -> None:
+    text = "arrival_s,input_length,output_length,cache_ttl\n0,2,20,0\n"
+    with pytest.raises(ConfigError, match="line 2: cache_ttl is '0', expected seconds above 0"):
+        read_trace(written(tmp_path, text, "plain.csv"))
 
 
 def test_a_gzipped_file_and_the_first_so_many(tmp_path: Path) -> None:
