@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Scheduler:
         self._kv = KVCacheManager(
             settings.num_blocks,
             settings.block_size,
-            make_eviction,
+            lambda context: make_eviction(replace(context, clock=clock)),
             eviction_name=eviction_name,
             windows=settings.windows,
             max_chunk=settings.max_chunk,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from simulated_engine import SimulatedEngine
 
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.interfaces.scheduling import RequestView, SchedulingPolicy
+from vcore.testing.simulated_engine import LongestUnused
 
 
 class Watching(SchedulingPolicy):
@@ -82,3 +84,15 @@ def test_what_is_cached_is_what_would_be_hit(windows: tuple[int | None, ...]) ->
         assert cached == policy.seen[-1].num_cached_tokens()
         engine.run()
         assert engine.cached[f"{name} again"] == cached
+
+
+def test_an_eviction_policy_goes_by_the_clock_of_the_scheduler() -> None:
+    made: list[EvictionContext] = []
+
+    def make(context: EvictionContext) -> EvictionPolicy:
+        made.append(context)
+        return LongestUnused()
+
+    engine = SimulatedEngine(make_eviction=make)
+    engine.now = 1e9
+    assert [context.clock() for context in made] == [1e9 + 1]
