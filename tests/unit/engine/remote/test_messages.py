@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from vcore import errors
+from vcore.engine.input_processor import InputProcessor
+from vcore.engine.pooling import ModelPooling
 from vcore.engine.remote.codec import decode_from_engine, decode_to_engine, encode
 from vcore.engine.remote.error_message import ErrorMessage
 from vcore.engine.remote.messages import (
@@ -30,6 +32,7 @@ from vcore.engine.request import FinishReason
 from vcore.engine.step_output import Finished, Started, StepOutput
 from vcore.interfaces.step import TokenLogprobs
 from vcore.kv_cache.block_map import BlockMap
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.scheduler.settings import SchedulerStats
 
@@ -56,6 +59,7 @@ OUTPUT = StepOutput(
     },
     logprobs={"a": [TokenLogprobs([1, 2], [-0.5, float("-inf")], [1, 2])]},
     prompt_logprobs={"b": [TokenLogprobs([1], [-0.25], [1])]},
+    vectors={"d": b"\0\0\x80\x3f"},
     time=2.5,
     step_id=9,
     num_requests=2,
@@ -64,6 +68,7 @@ OUTPUT = StepOutput(
 )
 TO_ENGINE = [
     AddRequest(("a.0", "a.1"), b"\1\0\0\0", b"{}", b"{}", 5, 1.0, (2,), 3, ((1, 2), (3,)), ("salt:x",)),
+    AddRequest(("a",), b"\1\0\0\0", b"{}", None, 0, 1.0, (), 0, (), (), "mean"),
     AbortRequests(("a", "b")),
     FinishRequest("a", 3, "stop"),
     Call(1, "start_profile", "/tmp"),
@@ -71,6 +76,7 @@ TO_ENGINE = [
 ]
 FROM_ENGINE = [
     Ready(b"{}", 10, 20, (1,), None, {"plugins": []}),
+    Ready(b"{}", 10, 20, (1,), None, {"plugins": []}, ModelPooling(mode="last", size=4, normalize=False)),
     StartFailed(ERROR),
     StepDone(OUTPUT, STATS, 1.0, 2.0),
     Refused(("a",), 0, ERROR),
@@ -102,8 +108,6 @@ def test_anything_else_is_refused(data: bytes):
 
 
 def test_a_prompt_takes_four_bytes_a_token_once():
-    from vcore.engine.input_processor import InputProcessor
-
     inputs = InputProcessor(tokenizer=None, vocab_size=200_000, max_model_len=200_000)
     prompt = [150_000] * 100_000
     processed = inputs.process(prompt, SamplingParams(n=8, prompt_logprobs=1, max_tokens=5), request_id="r")
@@ -113,6 +117,16 @@ def test_a_prompt_takes_four_bytes_a_token_once():
     sent = decode_to_engine(encode(message)).engine_requests()
     assert sent == list(processed.engine_requests)
     assert len({id(one.prompt_token_ids) for one in sent}) == 1
+
+
+def test_a_prompt_that_pools_crosses_with_its_mode_and_a_vector_takes_four_bytes_a_feature():
+    pooling = ModelPooling(mode="mean", size=4096)
+    inputs = InputProcessor(tokenizer=None, vocab_size=100, max_model_len=10, pooling=pooling)
+    processed = inputs.process_embedding([1, 2], PoolingParams(cache_salt="s", priority=1), request_id="r")
+    sent = decode_to_engine(encode(AddRequest.of(processed))).engine_requests()
+    assert sent == list(processed.engine_requests)
+    output = StepOutput(vectors={"r": bytes(4 * 4096)}, finished={"r": Finished(FinishReason.STOP, None, 0)})
+    assert len(encode(StepDone(output, STATS, 1.0, 2.0))) < 4 * 4096 + 500
 
 
 def test_the_step_message_of_a_large_batch_is_small():
