@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vcore.engine.detokenizer import Detokenizer
 from vcore.engine.input_processor import ProcessedRequest
 from vcore.engine.request import EngineRequest, FinishReason
-from vcore.engine.request_state import RequestState, SampleState
+from vcore.engine.request_state import RequestState, SampleState, StepLatencies
 from vcore.engine.step_output import Finished, StepOutput
 from vcore.outputs import RequestMetrics, RequestOutput
 
@@ -40,6 +40,8 @@ class OutputProcessor:
         self._requests: dict[str, RequestState] = {}
         self._samples: dict[str, SampleState] = {}
         """By the id of the engine request."""
+        self.latencies = StepLatencies()
+        """Of the step that was taken in last."""
 
     @property
     def num_requests(self) -> int:
@@ -131,6 +133,7 @@ class OutputProcessor:
         What comes until then adds up in `RequestState`, however many steps that takes.
         """
         changed: dict[str, RequestState] = {}
+        self.latencies = StepLatencies()
         for engine_id, started in step.started.items():
             if (sample := self._samples.get(engine_id)) is not None:
                 sample.request.start(sample, started.time, started.num_cached_tokens)
@@ -153,14 +156,14 @@ class OutputProcessor:
     def _take_tokens(self, step: StepOutput, changed: dict[str, RequestState]) -> None:
         ending = _stop_token_positions(step)
         num_taken: dict[str, int] = {}
-        samples, logprobs, time = self._samples, step.logprobs, step.time
+        samples, logprobs, time, latencies = self._samples, step.logprobs, step.time, self.latencies
         for position, (engine_id, token_id) in enumerate(zip(step.request_ids, step.token_ids, strict=True)):
             sample = samples.get(engine_id)
             if sample is None:  # ended by a stop string, or forgotten, while tokens were in flight
                 continue
             request = sample.request
             stop = sample.append(token_id, shown=position not in ending or sample.shows_stop_token)
-            request.tick(sample, time)
+            request.tick(sample, time, latencies)
             changed[request.request_id] = request
             if sample.logprobs is not None and engine_id in logprobs:
                 index = num_taken.get(engine_id, 0)

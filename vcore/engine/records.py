@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -50,6 +51,10 @@ class StepRecord:
     """Requests that were computed."""
     num_output_tokens: int = 0
     """Tokens that were generated."""
+    first_token_latencies: Sequence[float] = ()
+    """Of requests that got their first token: seconds since they arrived."""
+    inter_token_latencies: Sequence[float] = ()
+    """Of all other tokens of first samples: seconds since the one before."""
     stats: SchedulerStats
     """Counts after it."""
 

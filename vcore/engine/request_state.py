@@ -12,7 +12,7 @@ from vcore.interfaces.step import TokenLogprobs
 from vcore.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from vcore.pooling_params import PoolingParams
 
-__all__ = ["RequestState", "SampleState", "logprob_dict"]
+__all__ = ["RequestState", "SampleState", "StepLatencies", "logprob_dict"]
 
 
 def logprob_dict(logprobs: TokenLogprobs, decode: Callable[[int], str] | None) -> dict[int, Logprob]:
@@ -27,6 +27,16 @@ def logprob_dict(logprobs: TokenLogprobs, decode: Callable[[int], str] | None) -
         if token_id not in entries:
             entries[token_id] = Logprob(logprob, rank, None if decode is None else decode(token_id))
     return entries
+
+
+@dataclass(slots=True)
+class StepLatencies:
+    """How long the tokens of one step took, in seconds."""
+
+    first_token: list[float] = field(default_factory=list)
+    """Since their requests arrived, of those that are the first."""
+    inter_token: list[float] = field(default_factory=list)
+    """Since the one before, of first samples."""
 
 
 @dataclass(slots=True)
@@ -154,13 +164,16 @@ class RequestState:
         if sample.index == 0:
             self.num_cached_tokens = num_cached_tokens
 
-    def tick(self, sample: SampleState, time: float) -> None:
-        """`sample` got a token at `time`."""
+    def tick(self, sample: SampleState, time: float, latencies: StepLatencies) -> None:
+        """`sample` got a token at `time`; how long it took goes into `latencies`, too."""
         metrics = self.metrics
         if metrics.first_token_time is None:
             metrics.first_token_time = time
+            latencies.first_token.append(time - metrics.arrival_time)
         if sample.index == 0 and sample.num_tokens > 1:
-            metrics.inter_token_latencies.append(time - sample.last_token_time)
+            gap = time - sample.last_token_time
+            metrics.inter_token_latencies.append(gap)
+            latencies.inter_token.append(gap)
         sample.last_token_time = metrics.last_token_time = time
 
     def add_prompt_logprobs(self, parts: list[TokenLogprobs]) -> None:

@@ -14,7 +14,7 @@ from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.records import RequestRecord
 from vcore.engine.remote.messages import AbortRequests, AddRequest, FinishRequest, Refused, ToEngine
 from vcore.engine.request import FinishReason
-from vcore.engine.request_state import RequestState
+from vcore.engine.request_state import RequestState, StepLatencies
 from vcore.engine.step_output import StepOutput
 from vcore.errors import EngineDeadError, RequestError, VcoreError
 from vcore.outputs import RequestOutput
@@ -166,8 +166,8 @@ class OpenRequests:
             unfinished = [one.engine_request_id for one in request.state.samples if one.finish_reason is None]
             self._send(AbortRequests(tuple(unfinished)))
 
-    def take_in(self, output: StepOutput) -> None:
-        """Take in a step: wake who waits for something in it."""
+    def take_in(self, output: StepOutput) -> StepLatencies:
+        """Take in a step: wake who waits for something in it. How long its tokens took."""
         for state in self._outputs.take_in(output):
             request = self._requests[state.request_id]
             if state.finished:
@@ -175,6 +175,7 @@ class OpenRequests:
                 self._record(request)
             request.tell()
         self._in_engine.difference_update(output.finished)
+        return self._outputs.latencies
 
     def refuse(self, refused: Refused) -> None:
         """The engine does not take a request."""

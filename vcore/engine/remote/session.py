@@ -123,7 +123,7 @@ class EngineSession:
     def _take_step(self, done: StepDone) -> None:
         assert self._requests is not None
         self.last_stats = done.stats
-        self._requests.take_in(done.output)
+        latencies = self._requests.take_in(done.output)
         if self.listeners:
             output = done.output
             self.listeners.on_step(
@@ -135,6 +135,8 @@ class EngineSession:
                     num_decodes=output.num_decodes,
                     num_requests=output.num_requests,
                     num_output_tokens=len(output.token_ids),
+                    first_token_latencies=latencies.first_token,
+                    inter_token_latencies=latencies.inter_token,
                     stats=done.stats,
                 )
             )

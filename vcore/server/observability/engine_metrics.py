@@ -22,7 +22,8 @@ _SUCCESS = {reason.value: (reason.value,) for reason in FinishReason}
 class EngineMetrics:
     """Counters and histograms of steps, requests and the engine's life, by their names without ``vcore:``.
 
-    A step costs two histogram entries and a few additions; nothing is formatted before a scrape.
+    Latencies of tokens are counted with their step, so that a long generation shows while it runs; those of requests at
+    their ends. A step costs a few histogram entries and additions; nothing is formatted before a scrape.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class EngineMetrics:
         self.finished = LabelledCounter(known=_SUCCESS.values())
         self._step_tokens = self.histograms["iteration_tokens_total"]
         self._step_seconds = self.histograms["iteration_seconds"]
+        self._first_token = self.histograms["time_to_first_token_seconds"]
+        self._inter_token = self.histograms["inter_token_latency_seconds"]
 
     def on_step(self, record: StepRecord) -> None:
         """Count a step."""
@@ -46,6 +49,8 @@ class EngineMetrics:
         if record.index:
             self._step_tokens.observe(record.num_prompt_tokens + record.num_decodes)
             self._step_seconds.observe(record.end - record.start)
+        self._first_token.observe_many(record.first_token_latencies)
+        self._inter_token.observe_many(record.inter_token_latencies)
         self._follow(record.stats)
 
     def on_finished(self, record: RequestRecord) -> None:
@@ -84,12 +89,10 @@ class EngineMetrics:
             histograms["request_queue_time_seconds"].observe(started - arrival)
         if first is None or last is None:
             return
-        histograms["time_to_first_token_seconds"].observe(first - arrival)
         histograms["request_decode_time_seconds"].observe(last - first)
         if started is not None:
             histograms["request_prefill_time_seconds"].observe(first - started)
             histograms["request_inference_time_seconds"].observe(last - started)
         gaps = metrics.inter_token_latencies
         if gaps:
-            histograms["inter_token_latency_seconds"].observe_many(gaps)
             histograms["request_time_per_output_token_seconds"].observe(sum(gaps) / len(gaps))

@@ -299,6 +299,11 @@ def test_listeners_hear_of_steps_and_of_every_end(llm: AsyncLLM, runner: asyncio
     assert max(step.num_decodes for step in computed) == 2
     assert computed[0].num_requests >= 1
     assert llm.last_stats() == heard.steps[-1].stats
+    first = [latency for step in heard.steps for latency in step.first_token_latencies]
+    assert first == [whole.metrics.ttft, dropped.metrics.ttft]
+    gaps = [latency for step in heard.steps for latency in step.inter_token_latencies]
+    assert gaps == [*whole.metrics.inter_token_latencies, *dropped.metrics.inter_token_latencies]
+    assert len(whole.metrics.inter_token_latencies) == 4
 
 
 def test_a_listener_that_raises_hears_no_more(llm: AsyncLLM, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture):

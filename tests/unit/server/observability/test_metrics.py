@@ -76,13 +76,11 @@ def test_requests_are_counted_with_their_times(server: Any, make_request: Any) -
     assert value(text, "request_success_total", finished_reason="length") == 1
     assert value(text, "request_success_total", finished_reason="abort") == 0
     sums = {
-        "time_to_first_token_seconds": 3,
         "e2e_request_latency_seconds": 7,
         "request_queue_time_seconds": 1,
         "request_prefill_time_seconds": 2,
         "request_decode_time_seconds": 4,
         "request_inference_time_seconds": 6,
-        "inter_token_latency_seconds": 4,
         "request_time_per_output_token_seconds": 2,
         "request_prompt_tokens": 12,
         "request_generation_tokens": 3,
@@ -97,8 +95,22 @@ def test_a_request_that_never_ran_has_only_the_times_that_it_reached(server: Any
     text = server.get("/metrics").text
     assert value(text, "request_success_total", finished_reason="abort") == 1
     assert value(text, "e2e_request_latency_seconds_sum") == 2
-    for name in ("request_queue_time_seconds", "time_to_first_token_seconds", "request_decode_time_seconds"):
+    for name in ("request_queue_time_seconds", "request_decode_time_seconds"):
         assert value(text, f"{name}_count") == 0
+
+
+def test_tokens_are_counted_with_their_steps_and_not_again_at_the_end(
+    server: Any, make_step: Any, make_request: Any
+) -> None:
+    tell(server, "on_step", make_step(1, first_token_latencies=[3.0]))
+    tell(server, "on_step", make_step(2, inter_token_latencies=[0.25, 0.75]))
+    for last in (False, True):
+        text = server.get("/metrics").text
+        assert value(text, "time_to_first_token_seconds_count") == 1
+        assert value(text, "time_to_first_token_seconds_sum") == 3
+        assert value(text, "inter_token_latency_seconds_count") == 2
+        assert value(text, "inter_token_latency_seconds_sum") == 1
+        assert last or tell(server, "on_finished", make_request()) is None
 
 
 def test_counters_go_on_when_the_engine_begins_again(make_step: Any, make_stats: Any) -> None:
