@@ -26,6 +26,10 @@ from vcore.runner.staging import Staging
 
 __all__ = ["ForwardBatch", "InputBuilder"]
 
+_TABLE_COLUMNS = 16
+"""Block tables have a multiple of so many columns. Triton compiles a kernel anew for a stride of 1, and for one that is
+no multiple of 16, which would then hold up a step in the middle of a load."""
+
 
 @dataclass(slots=True, kw_only=True)
 class ForwardBatch:
@@ -173,8 +177,8 @@ class InputBuilder:
         query_start_loc_sent, seq_lens_sent = put(query_start_loc), put(seq_lens)
         max_seq_len = int(seq_lens.max())
         shared = put(np.array([num_shared_blocks], dtype=np.int32)) if num_shared_blocks else None
-        # Only as many columns as the longest row fills; a copy, so that later steps do not change it.
-        width = -(-max_seq_len // state.block_size)
+        # Only the columns that the longest row fills, and a few; a copy, so that later steps do not change it.
+        width = min(-(-max_seq_len // (_TABLE_COLUMNS * state.block_size)) * _TABLE_COLUMNS, state.max_blocks)
         return [
             AttentionMetadata(
                 num_tokens=slots[group].size,

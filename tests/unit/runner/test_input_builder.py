@@ -45,6 +45,8 @@ def check(batch: ForwardBatch, state: BatchState, output: SchedulerOutput) -> No
         assert (metadata.max_query_len, metadata.max_seq_len) == (max(output.num_tokens), max(lengths))
         assert metadata.num_decodes == output.num_decodes
         assert metadata.sliding_window == state.windows[group]
+        width = metadata.block_table.shape[1]
+        assert width % 16 == 0 or width == state.max_blocks
         for i, (row, length) in enumerate(zip(output.rows.tolist(), lengths, strict=True)):
             num_blocks = -(-length // size)
             expected = state.block_tables[group, row, :num_blocks].tolist()
