@@ -90,7 +90,11 @@ class Detokenizer:
             The stop string that it completes, after which no token may follow; or None.
         """
         self._num_tokens += 1
-        return self._take(self._stream.push(token_id))
+        piece = self._stream.push(token_id)
+        if self._finder is None:
+            self._text += piece
+            return None
+        return self._take(piece)
 
     def skip(self) -> None:
         """Count a token whose text is not shown: the one that ended the request."""

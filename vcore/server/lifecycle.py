@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -83,6 +84,8 @@ async def _run(
             engine.add_listener(ending)
             ending.on_engine(engine.health())
         listen(listener, settings)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not walk through it while streams wait
         with _on_signals(ending.on_signal):
             await server.serve(sockets=[listener])
         ending.check_engine()
