@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from vcore.config import EngineConfig, load_config
-from vcore.engine.conversations import Conversation, check_conversation
-from vcore.engine.param_checks import check_text_fits, require_tokenizer
+from vcore.engine.conversations import Conversation, render_conversation
+from vcore.engine.param_checks import require_tokenizer
 from vcore.engine.pooling import embedding_output
 from vcore.engine.prompts import Prompt, TokensPrompt
 from vcore.engine.records import EngineListener, EngineState, EngineStatus, RequestRecord, StepRecord
@@ -268,16 +268,8 @@ class AsyncLLM:
         return require_tokenizer(self._session.facts.tokenizer)
 
     def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
-        """The prompt that the chat template makes of a conversation; as `LLM.render_chat`.
-
-        Raises:
-            RequestTooLargeError: its text is too long for the model by far.
-        """
-        messages = check_conversation(conversation)
-        tokenizer = self.get_tokenizer()
-        text = tokenizer.render_chat(messages, **template_options)
-        check_text_fits(text, tokenizer, self.max_model_len, "messages")
-        return {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False), "prompt": text}
+        """The prompt that the chat template makes of a conversation; as `LLM.render_chat`, also in what it raises."""
+        return render_conversation(conversation, self.get_tokenizer(), self.max_model_len, template_options)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of `text`."""

@@ -1,14 +1,18 @@
-"""The forms in which conversations may come, and their checks. Knows no chat template."""
+"""The forms in which conversations may come, their checks, and the prompts that chat templates make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vcore.engine.prompts import check_text
+from vcore.engine.param_checks import check_text_fits
+from vcore.engine.prompts import TokensPrompt, check_text
 from vcore.errors import RequestError
 
-__all__ = ["Conversation", "Message", "check_conversation", "split_conversations"]
+if TYPE_CHECKING:
+    from vcore.tokenizer import Tokenizer
+
+__all__ = ["Conversation", "Message", "check_conversation", "render_conversation", "split_conversations"]
 
 Message = Mapping[str, Any]
 """``{"role": ..., "content": ...}``; other keys go to the chat template as they are."""
@@ -32,6 +36,27 @@ def split_conversations(messages: Conversation | Sequence[Conversation]) -> tupl
     if messages and isinstance(messages[0], list | tuple):
         return list(messages), True
     return [messages], False
+
+
+def render_conversation(
+    conversation: object, tokenizer: Tokenizer, max_model_len: int, template_options: Mapping[str, Any]
+) -> TokensPrompt:
+    """The prompt that the chat template makes of a conversation, in text and token ids.
+
+    Args:
+        conversation: as users give it.
+        tokenizer: has the template.
+        max_model_len: what a text that is longer by far is refused for, before it is tokenised.
+        template_options: for the template.
+
+    Raises:
+        RequestError: a message is wrong, there is no chat template, or it refuses the messages.
+        RequestTooLargeError: the text has more tokens than the model takes, however it is tokenised.
+    """
+    messages = check_conversation(conversation)
+    text = tokenizer.render_chat(messages, **template_options)
+    check_text_fits(text, tokenizer, max_model_len, "messages")
+    return {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False), "prompt": text}
 
 
 def check_conversation(conversation: object) -> list[dict[str, Any]]:

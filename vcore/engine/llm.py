@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vcore.config import EngineConfig, load_config
 from vcore.engine.batch import Params, each, params_for, warn_of_errors
-from vcore.engine.conversations import Conversation, check_conversation, split_conversations
+from vcore.engine.conversations import Conversation, render_conversation, split_conversations
 from vcore.engine.driver import EngineDriver
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
@@ -239,11 +239,9 @@ class LLM:
 
         Raises:
             RequestError: a message is wrong, there is no chat template, or it refuses the messages.
+            RequestTooLargeError: its text is too long for the model by far.
         """
-        messages = check_conversation(conversation)
-        tokenizer = self.get_tokenizer()
-        text = tokenizer.render_chat(messages, **template_options)
-        return {"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False), "prompt": text}
+        return render_conversation(conversation, self.get_tokenizer(), self.max_model_len, template_options)
 
     # The rest of the engine
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcore.config import EngineConfig, load_config
 from vcore.config.models import PluginsConfig
-from vcore.engine.conversations import Conversation, check_conversation
+from vcore.engine.conversations import Conversation, render_conversation
 from vcore.engine.input_processor import InputProcessor
 from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.pooling import NO_POOLING, ModelPooling, embedding_output
@@ -268,8 +268,7 @@ class ScriptedEngine:
 
     def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
         """By the chat template."""
-        text = self.get_tokenizer().render_chat(check_conversation(conversation), **template_options)
-        return {"prompt_token_ids": self.encode(text), "prompt": text}
+        return render_conversation(conversation, self.get_tokenizer(), self.max_model_len, template_options)
 
     async def reset_prefix_cache(self) -> bool:
         """There is none."""

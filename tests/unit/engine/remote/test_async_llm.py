@@ -322,7 +322,7 @@ def test_a_listener_that_raises_hears_no_more(llm: AsyncLLM, runner: asyncio.Run
     assert "broken listener" in caplog.text
 
 
-def test_questions(llm: AsyncLLM, runner: asyncio.Runner, tiny: str):
+def test_questions(llm: AsyncLLM, runner: asyncio.Runner, tiny: str, offline: LLM):
     async def check() -> None:
         await collect(llm.generate(list(range(40)), GREEDY))
         block_map = await llm.block_map()
@@ -349,10 +349,11 @@ def test_questions(llm: AsyncLLM, runner: asyncio.Runner, tiny: str):
     assert llm.config.model.path == tiny
     assert llm.config.cache.num_blocks == 512
     assert llm.decode(llm.encode("Köln")) == "Köln"
-    assert llm.render_chat([{"role": "user", "content": "hi"}])["prompt"] == "<user>hi"
-    with pytest.raises(RequestTooLargeError, match="has 100006 characters") as caught:
-        llm.render_chat([{"role": "user", "content": "x" * 100_000}])
-    assert caught.value.param == "messages"
+    for engine in (llm, offline):
+        assert engine.render_chat([{"role": "user", "content": "hi"}])["prompt"] == "<user>hi"
+        with pytest.raises(RequestTooLargeError, match="has 100006 characters") as caught:
+            engine.render_chat([{"role": "user", "content": "x" * 100_000}])
+        assert caught.value.param == "messages"
     assert {plugin.kind for plugin in llm.plugins.plugins} >= {"model", "attention_backend", "scheduling_policy"}
     assert llm.catalog.entries
     assert llm.health().state == "ready"
