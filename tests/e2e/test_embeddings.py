@@ -13,6 +13,9 @@ import torch
 from transformers import LlamaConfig
 
 from vcore import LLM, EmbeddingOutput, PoolingParams, SamplingParams
+from vcore.config import PluginsConfig, load_config
+from vcore.engine.model_check import check_model
+from vcore.plugins import discover
 from vcore.testing.tiny_checkpoint import TinyCheckpoint
 
 HIDDEN = 32
@@ -222,3 +225,20 @@ def test_a_model_whose_hidden_states_are_not_finite_fails_the_request_alone(
     assert (bad.embedding, bad.finish_reason) == (None, "error")
     assert "hidden states hold NaN" in str(bad.error)
     close(vectors([good])[0], expected(checkpoint, prompts[4], "last"))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_trunk_alone_embeds(checkpoint: TinyCheckpoint, prompts: list[list[int]], tmp_path: Path, tied: bool) -> None:
+    """As models for embeddings are published: ``LlamaModel``, no LM head, names without ``model.``."""
+    trunk = checkpoint.reference.model
+    trunk.config.tie_word_embeddings = tied
+    trunk.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["architectures"] == ["LlamaModel"]
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "Transformer"}]))
+    settings = {"model.pooling": "last", "model.skip_tokenizer": True, "cache.num_blocks": 50}
+    with LLM(model=tmp_path, device="cpu", progress=False, **settings) as llm:
+        [vector] = vectors(llm.embed(prompts[4], PoolingParams(normalize=True), progress=False))
+    close(vector, unit(expected(checkpoint, prompts[4], "last")))
+    report = check_model(load_config(None, settings | {"model.path": str(tmp_path)}), discover(PluginsConfig()))
+    assert (report.weights, report.reasons) == ("fit", [])

@@ -26,6 +26,7 @@ from vcore.engine.resolve.model_files import choose_loader
 from vcore.engine.resolve.model_plugin import ChosenModel, check_quantization, find_model
 from vcore.engine.resolve.model_source import choose_source, fetch_model
 from vcore.engine.resolve.policies import choose_executor
+from vcore.engine.resolve.trunk import see_trunk
 from vcore.errors import DownloadError, ModelNotFoundError, VcoreError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.weights import WeightLoader, WeightLoaderContext
@@ -114,7 +115,8 @@ class _Check:
         self._report.loader = entry.address
         context = WeightLoaderContext(path=path, seed=self._config.runtime.seed)
         options = self._config.model.load_format.options
-        return cast(WeightLoader, self._catalog.create(entry, options=options, context=context))
+        loader = cast(WeightLoader, self._catalog.create(entry, options=options, context=context))
+        return see_trunk(loader, path, self._config.model.pooling)
 
     def _without_weights(self, path: Path) -> CatalogEntry:
         """A loader for ``config.json`` alone, since that is all there is."""

@@ -30,6 +30,7 @@ from vcore.engine.resolve.model_source import choose_source, fetch_model
 from vcore.engine.resolve.policies import choose_executor, choose_observers, choose_policy, choose_structured_output
 from vcore.engine.resolve.pooling import resolve_pooling
 from vcore.engine.resolve.resolution import Resolution
+from vcore.engine.resolve.trunk import see_trunk
 from vcore.errors import ConfigError
 from vcore.interfaces.hf_config import HFConfig
 from vcore.interfaces.sources import ProgressCallback
@@ -194,6 +195,7 @@ def _open_model(
     context = WeightLoaderContext(path=path, seed=config.runtime.seed, progress=progress)
     options = config.model.load_format.options
     loader = cast(WeightLoader, catalog.create(loader_entry, options=options, context=context))
+    loader = see_trunk(loader, path, config.model.pooling)
     hf_config = loader.config()
     check_values(hf_config)
     chosen = log.take(choose_model(config.model, hf_config, catalog))
