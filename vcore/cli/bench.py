@@ -110,6 +110,7 @@ def overhead(
     ] = None,
     eviction_blocks: Annotated[int, typer.Option(min=1, help="Size of the cache for that.")] = 100_000,
     set_: Set = None,
+    plugins: Plugins = None,
     profile: Annotated[Path | None, typer.Option(help="Write a cProfile of the steps there.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -117,9 +118,13 @@ def overhead(
     from vcore.bench.eviction import measure_eviction
     from vcore.bench.overhead import measure_overhead
     from vcore.config import load_config, parse_set
+    from vcore.config.cli_options import config_from_cli
 
     chosen = [] if policy is None else [f"scheduler.policy={policy}"]
     overrides = dict(parse_set([*(set_ or []), *chosen]))
+    if plugins:
+        tree, _ = config_from_cli(None, set_ or [], plugins)
+        overrides |= {"plugins.load": tree.plugins.load, "plugins.disable": tree.plugins.disable}
     with _report("overhead", as_json) as report:
         result = measure_overhead(
             num_requests=num_requests,

@@ -45,7 +45,7 @@ COMMANDS: dict[str, Subcommand] = {
     "config": Subcommand("vcore.cli.config", "Show, explain and validate a configuration."),
     "pull": Subcommand("vcore.cli.pull", "Fetch a model."),
     "env": Subcommand("vcore.cli.env", "Describe this machine and installation, for error reports."),
-    "bench": Subcommand("vcore.cli.bench", "Measure throughput, latency, startup and overhead."),
+    "bench": Subcommand("vcore.cli.bench", "Measure throughput, latency, startup, overhead, kernels and a server."),
     "simulate": Subcommand("vcore.cli.simulate", "Serve recorded traffic without a model."),
 }
 """Every subcommand, in the order of the help."""
