@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vcore.bench.serve.http_options import Endpoint, HTTPOptions
 from vcore.bench.serve.in_process import InProcessTarget
 from vcore.bench.serve.server_process import SpawnedServer
 from vcore.bench.serve.target_choice import EngineChoice, TargetChoice
@@ -86,6 +87,12 @@ def test_a_comparison_makes_text_where_the_server_does() -> None:
         assert offline is not None
         assert offline.detokenize is detokenize
         assert offline.config.model.path == "m"
+    chat = TargetChoice(
+        engine=with_text, http=HTTPOptions(endpoint=Endpoint.CHAT, ignore_eos=False), compare_offline=True
+    )
+    asked = chat.offline()
+    assert asked is not None
+    assert (asked.is_chat, asked.ignore_eos) == (True, False)
     TargetChoice(url=NOBODY, engine=with_text, compare_offline=True).check()
     with pytest.raises(ConfigError, match="--served-model"):
         TargetChoice(url=NOBODY, engine=with_text).check()

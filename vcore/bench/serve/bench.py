@@ -67,6 +67,8 @@ class ServeResult:
     """Runs of all requests at once."""
     offline_requests: list[list[LoadRequest]] = field(default_factory=list)
     """What these runs asked for."""
+    warm_up_requests: list[LoadRequest] = field(default_factory=list)
+    """What was asked for before all else; empty without a warm-up."""
 
     @property
     def best_offline(self) -> Summary | None:
@@ -100,7 +102,7 @@ class ServeBench:
         """
         options, result = self._options, ServeResult()
         if options.warm_up:
-            await self._warm_up()
+            result.warm_up_requests = await self._warm_up()
         if options.fractions or options.offline:
             await self._measure_offline(result)
         for rate, fraction in self._paces(result):
@@ -118,13 +120,14 @@ class ServeBench:
             paces += [(fraction * float(best["requests_per_s"]), fraction) for fraction in options.fractions]
         return paces or ([] if result.offline else [(None, None)])
 
-    async def _warm_up(self) -> None:
+    async def _warm_up(self) -> list[LoadRequest]:
         self._report("warming up")
         number = min(self._options.num_requests or self._source.count, _WARM_UP_REQUESTS)
         requests = list(self._requests(number))
         for request in requests:
             request.num_output_tokens = min(request.num_output_tokens, _WARM_UP_TOKENS)
         await self._runner.run(requests, [0.0] * number)
+        return requests
 
     async def _measure_offline(self, result: ServeResult) -> None:
         number = self._options.num_requests or self._source.count

@@ -6,25 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from vcore.bench.serve.bench import LoadOptions, ServeBench, ServeResult
+from vcore.bench.serve.offline import OfflineEngine, measure_offline
 from vcore.bench.serve.source import LoadSource
 from vcore.bench.serve.target import Target, TargetInfo
-from vcore.config import EngineConfig
 
 __all__ = ["OfflineEngine", "Session", "loop_factory", "measure_serving"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfflineEngine:
-    """What `LLM.generate` is to run with, for a comparison."""
-
-    config: EngineConfig
-    base_dir: Path | None
-    temperature: float
-    detokenize: bool
-    """Whether text is made of the tokens, as the target does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +56,13 @@ def measure_serving(
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         session = runner.run(serve())
     if offline is not None:
-        from vcore.bench.serve.offline import measure_offline
-
         report("the same requests through LLM.generate")
         session.llm_rates.extend(
             measure_offline(
-                offline.config,
+                offline,
                 session.result.offline_requests,
-                temperature=offline.temperature,
-                detokenize=offline.detokenize,
+                warm_up=session.result.warm_up_requests,
                 max_concurrency=options.max_concurrency,
-                base_dir=offline.base_dir,
             )
         )
     return session

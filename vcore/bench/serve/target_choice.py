@@ -104,4 +104,6 @@ class TargetChoice:
             base_dir=base_dir,
             temperature=self.http.temperature,
             detokenize=not (self.in_process or config.model.skip_tokenizer),
+            ignore_eos=self.in_process or self.http.ignore_eos,
+            is_chat=self.http.is_chat,
         )

@@ -92,6 +92,7 @@ def test_without_any_throughput_there_are_no_fractions() -> None:
 def test_a_warm_up_is_short_and_not_counted() -> None:
     target = InstantTarget()
     result = run(replace(FAST, warm_up=True), target=target)
+    assert len(result.warm_up_requests) == 3
     assert [one.num_output_tokens for one in target.asked] == [8] * 3 + [256] * 3
     assert len(result.loads) == 1
 
