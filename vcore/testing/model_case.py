@@ -171,7 +171,12 @@ class ModelCase:
     def engine(cls, tiny: TinyCheckpoint, entry: CatalogEntry) -> Iterator[LLM]:
         """A whole engine with small blocks and small steps, on the files."""
         tree = {
-            "model": {"skip_tokenizer": True, "dtype": "float32", "max_model_len": cls.max_model_len},
+            "model": {
+                "skip_tokenizer": True,
+                "pooling": "mean",
+                "dtype": "float32",
+                "max_model_len": cls.max_model_len,
+            },
             "runtime": {"device": "cpu"},
             "cache": {"block_size": 4, "num_blocks": 200},
             "scheduler": {"max_num_batched_tokens": 17, "max_num_seqs": 8},

@@ -26,6 +26,7 @@ from vcore.errors import WeightsError
 from vcore.interfaces.model import Model
 from vcore.ops.moe import fused_experts
 from vcore.plugins import CatalogEntry
+from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.testing.memory_checkpoint import MemoryCheckpoint
 from vcore.testing.model_case import NUM_GREEDY, ModelCase
@@ -95,6 +96,17 @@ class ModelContract(ModelCase):
             [output] = _generate(engine, [prompt])
             assert output.num_cached_tokens == 0
             assert output.outputs[0].token_ids == expected
+
+    def test_embeddings_are_made_of_the_hidden_states_after_the_final_norm(
+        self, engine: LLM, tiny: TinyCheckpoint, prompts: list[list[int]]
+    ) -> None:
+        """Their mean, in chunks and one batch, is that of what transformers' trunk returns."""
+        outputs = engine.embed(prompts, PoolingParams(normalize=False), progress=False)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            assert output.embedding is not None, output.error
+            expected = tiny.hidden_states(prompt).mean(0)
+            found = torch.from_numpy(output.embedding)
+            torch.testing.assert_close(found, expected, rtol=self.tolerance, atol=self.tolerance)
 
     def test_windows_are_shorter_than_prompts(self, without_memory: MetaModel, prompts: list[list[int]]) -> None:
         """One that is longer would be tested by half; one as long as every request is none (`Attention`)."""

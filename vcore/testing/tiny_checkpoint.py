@@ -76,6 +76,12 @@ class TinyCheckpoint:
         logits: torch.Tensor = self.reference(torch.tensor([list(token_ids)])).logits[0]
         return logits
 
+    @torch.inference_mode()
+    def hidden_states(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """What the reference's trunk returns for one whole prompt: float32 [num_tokens, hidden_size]."""
+        states: torch.Tensor = self.reference.base_model(torch.tensor([list(token_ids)])).last_hidden_state[0]
+        return states
+
     def greedy_tokens(self, token_ids: Sequence[int], count: int) -> list[int]:
         """What the reference's ``generate`` adds to a prompt.
 

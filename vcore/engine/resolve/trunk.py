@@ -57,7 +57,7 @@ def see_trunk(loader: WeightLoader, path: Path, pooling: str) -> WeightLoader:
     headless = not any(name.startswith(_HEAD) for name in names)
     if not bare and not headless:
         return loader
-    if headless and not config.get("tie_word_embeddings"):
+    if headless and config.get("tie_word_embeddings") is False:
         logger.warning("%s has no LM head: the model can embed, and what it generates means nothing", path)
     return TrunkLoader(loader, bare=bare, headless=headless)
 

@@ -53,6 +53,7 @@ def test_what_is_written_is_not_decided(resolve_model: Resolve) -> None:
         "model.load_format": "safetensors",
         "model.dtype": "float16",
         "model.max_model_len": 64,
+        "model.pooling": "none",
         "attention.backend": "plain",
         "cache.block_size": 8,
         "cache.num_blocks": 5,
