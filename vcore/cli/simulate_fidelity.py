@@ -16,7 +16,7 @@ from vcore.cli.output import reserved_stdout
 from vcore.cli.shared_options import Json, Model
 from vcore.cli.simulate_options import TraceOptions, expanded
 
-__all__ = ["fidelity"]
+__all__ = ["fidelity", "print_fidelity"]
 
 _MOST_DEVIATION = 0.15
 """Of a latency, as a share of the engine's."""
@@ -67,16 +67,17 @@ def fidelity(
         if as_json:
             emit({"trace": trace.name, "rate": trace.rate, **found})
         else:
-            _print(trace.name, found)
+            print_fidelity(trace.name, found)
 
 
-def _print(name: str, found: Mapping[str, Any]) -> None:
+def print_fidelity(name: str, found: Mapping[str, Any]) -> None:
+    """A table of what `vcore.simulate.fidelity.measure_fidelity` found, where what is too far off is marked."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(f"{name}: {found['num_requests']:,} requests, {found['steps']:,} steps"))
-    for column in ("", "engine", "simulated", "deviation", "fitted to this run"):
+    for column in ("", "engine", "simulated", "deviation", "fitted to run"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     columns = [found[key] for key in ("engine", "simulation", "fitted_to_run")]
     rates = [column["hit_rate"] for column in columns]

@@ -10,10 +10,12 @@ import pytest
 
 from vcore.bench.null_model import write_null_model
 from vcore.cli.main import run
+from vcore.cli.simulate_fidelity import print_fidelity
 from vcore.simulate import read_deployment
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = ("p50", "p90", "p99", "mean")
+OVERLOAD = ["overload", "--trace", "TRACE", "--slo", "ttft=1", "--scheduling", "fcfs", "--scheduling", "priority"]
 
 
 @pytest.fixture
@@ -127,6 +129,46 @@ def test_an_engine_is_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert found.step_time.decode_seconds(4, 100, 1)[0] > 0
 
 
+def test_policies_are_compared_under_overload(trace: Path, deployment: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["overload", "--trace", trace, "--deployment", deployment, "--slo", "ttft=0.1", "--share", 0.9]
+    arguments += ["--scheduling", "fcfs", "--scheduling", "shortest_job", "--arrivals", "poisson"]
+    told = simulate(capfd, *arguments, "--draws", 2, "--seed", 5)
+    assert [run["seed"] for run in told["runs"]] == [5, 6]
+    assert [one["scheduling"] for one in told["policies"]] == ["fcfs", "shortest_job"]
+    assert set(told["policies"][0]) == {"scheduling", "goodput", "share", "ratio"}
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").partition("## vcore simulate overload")[2]
+    known = [*told, *told["runs"][0], *told["policies"][0], *told["policies"][0]["share"]]
+    assert not [key for key in known if f"`{key}`" not in text.partition("\n## ")[0]]
+    near = told["runs"][0]["sustained_load"]
+    assert run(["simulate", *map(str, arguments), "--seed", "5", "--near", str(near)]) == 0
+    assert "at 1.2 times the load at which fcfs keeps the SLO for 90%" in capfd.readouterr().out
+
+
+def test_an_engine_is_compared_with_its_simulation(trace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sets = ["cache.num_blocks=24", "scheduler.max_num_seqs=2", "scheduler.max_num_batched_tokens=64"]
+    arguments = ["--num-requests", "4", "--repeats", "1", "--clock", "cpu", "--rate", "20"]
+    arguments += [word for one in sets for word in ("--set", one)]
+    told = simulate(capfd, "fidelity", "--trace", trace, *arguments)
+    assert (told["num_requests"], told["num_cut"]) == (4, 0)
+    assert told["rate"] == pytest.approx(20)
+    assert told["driven_hit_rate"] == told["engine"]["hit_rate"] > 0
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").partition("## vcore simulate fidelity")[2]
+    assert not [key for key in [*told, *told["engine"]] if f"`{key}`" not in text.partition("\n## ")[0]]
+
+
+def test_deviations_beyond_the_bounds_are_marked(capfd: pytest.CaptureFixture[str]) -> None:
+    times = {"p50": 1.0, "p90": 2.0, "p99": 3.0}
+    engine = {"hit_rate": 0.5, "ttft_s": times, "itl_s": times, "e2e_s": times}
+    slow = engine | {"hit_rate": 0.52, "e2e_s": times | {"p99": 3.5}}
+    told = {"num_requests": 9, "num_cut": 2, "steps": 7, "driven_hit_rate": 0.5}
+    print_fidelity("t", {**told, "engine": engine, "simulation": slow, "fitted_to_run": engine})
+    lines = capfd.readouterr().out.splitlines()
+    marked = [line for line in lines if "*" in line and "marked" not in line]
+    assert ["+0.0200*" in marked[0], "+16.7%*" in marked[1]] == [True, True]
+    assert len(marked) == 2
+    assert any("2 requests were cut" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -142,6 +184,14 @@ def test_an_engine_is_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]
         (["--calibrate", "/nowhere/x.json"], "there is no folder"),
         (["compare", "--trace", "TRACE", "--scheduling", "fcfs"], "nothing to compare"),
         (["sweep", "--trace", "TRACE", "--load", "1"], "nothing to sweep"),
+        (["sweep", "--load", "1,2"], "add --trace FILE"),
+        (["overload", "--trace", "TRACE", "--slo", "ttft=1", "--scheduling", "fcfs"], "nothing to compare"),
+        (["overload", "--trace", "TRACE", "--scheduling", "fcfs", "--scheduling", "priority"], "add --slo"),
+        ([*OVERLOAD, "--draws", "2"], "add --arrivals poisson"),
+        ([*OVERLOAD, "--share", "1"], "expected --share between 0 and 1"),
+        ([*OVERLOAD, "--near", "0"], "expected --share between 0 and 1"),
+        (["fidelity"], "add --trace FILE"),
+        (["fidelity", "--trace", "TRACE", "--clock", "sun"], "expected one of wall, cpu"),
         (["sweep", "--trace", "TRACE", "--replicas", "1,1.5"], "whole numbers"),
         (["sweep", "--trace", "TRACE", "--num-blocks", "1,inf"], "whole numbers"),
     ],
