@@ -100,6 +100,34 @@ def test_tokens_are_those_of_the_long_way(
         assert all(setup.steps[1:])
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rows_that_pool_take_the_graphs_up_to_the_hidden_states(
+    setup_runner: Make, with_graphs: Make, make_request: Make, depth: int
+) -> None:
+    """A token at a time, alone and beside rows that decode, whose tokens stay what they are."""
+    prompt = list(range(7, 13))
+    [expected] = run_all(setup_runner(num_blocks=200).driver, make_request, [{}], 1)
+    setup = with_graphs()
+    driver, text = setup.driver, make_request(expected.prompt, "r0")
+    driver.step((text, 3))
+    beside, alone = (make_request(prompt, mode, pooling=mode) for mode in ("mean", "last"))
+    vectors: dict[int, Any] = {}
+    for wanted in [*[[(text, 1), (beside, 1)]] * 6, *[[(alone, 1)]] * 6, *[[(text, 1)]] * 2]:
+        driver.launch(wanted)
+        if len(driver.in_flight) == depth:
+            vectors |= driver.collect().vectors
+    while driver.in_flight:
+        vectors |= driver.collect().vectors
+    assert setup.steps == [False] * 13 + [True] * 2
+    assert text.output == expected.output
+    digests = [0]
+    for token in prompt:
+        digests.append((digests[-1] * 31 + token + 1) % 1_000_003)
+    assert vectors[beside.row][0] == pytest.approx(sum(digests) / 6, rel=1e-6)
+    assert vectors[alone.row][0] == digests[-1]
+    assert setup.runner._forward.graphs._graphs, "hidden states come of the graphs"
+
+
 def test_a_row_of_nan_is_an_error_of_its_request_alone(with_graphs: Make, make_request: Make) -> None:
     setup = with_graphs()
     requests = [make_request([1, 2], "a"), make_request([3, 4], "b")]
