@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from example_reader import INSTALL, Reader, commands_of, named_blocks  # the path comes first
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_a_model.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "plugins" / "vcore-granite"
-COMMANDS = [
-    shlex.split(line) for block in re.findall(r"(?ms)^```sh\n(.*?)^```", PAGE) for line in block.splitlines() if line
-]
+COMMANDS = commands_of(PAGE)
 BEGIN = ["vcore", "plugins", "new", "model", "granite"]
-INSTALL = ["pip", "install", "-e", ".[test]"]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Somebody who follows the page: the folder of the distribution, and where it is installed."""
-
-    folder: Path
-    site: Path
-
-    def run(self, words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """A command line, by this Python."""
-        python = {"python": [], "vcore": ["-m", "vcore"], "pytest": ["-m", "pytest"], "pip": ["-m", "pip"]}
-        command = [sys.executable, *python[words[0]], *words[1:]]
-        paths = [str(self.site), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=cwd or self.folder, env=env, capture_output=True, text=True, timeout=240)
-
-    def install(self) -> subprocess.CompletedProcess[str]:
-        """As the page's line, but without the network, and beside this environment instead of in it."""
-        options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(self.site)]
-        return self.run(["pip", "install", "-q", "--disable-pip-version-check", *options, "."])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +46,7 @@ def ran(reader: Reader) -> dict[str, subprocess.CompletedProcess[str]]:
 
 
 def test_every_block_of_code_stands_in_the_example():
-    named = re.findall(r"(?ms)^`([\w./]+)`\n\n```\w+\n(.*?)^```", PAGE)
+    named = named_blocks(PAGE)
     assert PAGE.count("```") == 2 * (len(named) + PAGE.count("```sh")), "a block of code without the name of its file"
     for path, code in named:
         assert code in (EXAMPLE / path).read_text(encoding="utf-8"), path
