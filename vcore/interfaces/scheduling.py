@@ -68,7 +68,7 @@ class RequestView(Protocol):
     def num_output_tokens(self) -> int: ...
     @property
     def max_tokens(self) -> int:
-        """The most tokens that it may generate."""
+        """The most tokens that it may generate; 0 for one that embeds, which ends with its prompt."""
         ...
 
     @property

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
+from vcore_policies.scheduling import plugin
 
+from vcore.config import PluginsConfig
 from vcore.engine.request import FinishReason
 from vcore.errors import EngineError, RequestTooLargeError
+from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.step import SampledTokens
+from vcore.plugins import PluginKind, SchedulingPolicySpec, discover
 from vcore.testing.fake_worker import pool
 from vcore.testing.simulated_engine import SimulatedEngine
 
@@ -175,3 +181,25 @@ def test_policies_see_that_it_generates_nothing() -> None:
     name = engine.add(range(6), pooling="last", expected_tokens=5)
     view = engine.scheduler._lifecycle.requests[name].view
     assert (view.max_tokens, view.expected_tokens, view.num_output_tokens) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("spec", plugin.vcore_scheduling_policies(), ids=lambda spec: spec.name)
+def test_every_policy_orders_them_with_texts(spec: SchedulingPolicySpec) -> None:
+    """Little room and two tenants, so that each is asked everything; none fails over one that generates nothing."""
+    catalog = discover(PluginsConfig())
+    entry = catalog.find(PluginKind.SCHEDULING_POLICY, spec.name)
+
+    def make(context: SchedulingContext) -> SchedulingPolicy:
+        return cast(SchedulingPolicy, catalog.create(entry, options={}, context=context))
+
+    engine = SimulatedEngine(make_policy=make, num_blocks=14, max_num_seqs=3, max_num_batched_tokens=12, strict=True)
+    for index in range(24):
+        mode = (None, "last", "mean")[index % 3]
+        prompt = range(index % 5, 4 + 7 * (index % 4))
+        engine.add(prompt, 1 + index % 9, pooling=mode, tenant="ab"[index % 2], priority=index % 3)  # type: ignore[arg-type]
+        if index % 2:
+            engine.step()
+    engine.run()
+    engine.check_outputs()
+    engine.check_idle()
+    assert {finished.reason for finished in engine.finished.values()} <= {FinishReason.STOP, FinishReason.LENGTH}
