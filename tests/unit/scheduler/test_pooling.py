@@ -195,7 +195,7 @@ def test_every_policy_orders_them_with_texts(spec: SchedulingPolicySpec) -> None
     engine = SimulatedEngine(make_policy=make, num_blocks=14, max_num_seqs=3, max_num_batched_tokens=12, strict=True)
     for index in range(24):
         mode = (None, "last", "mean")[index % 3]
-        prompt = range(index % 5, 4 + 7 * (index % 4))
+        prompt = range(index % 5, 5 + 7 * (index % 4))
         engine.add(prompt, 1 + index % 9, pooling=mode, tenant="ab"[index % 2], priority=index % 3)  # type: ignore[arg-type]
         if index % 2:
             engine.step()
