@@ -39,11 +39,7 @@ class Launcher:
         table.num_computed[rows] = computed
         total = table.num_tokens[rows]
         samples = computed == total
-        pooled: list[tuple[Request, int]] = []
-        if table.num_pooling:
-            pools = table.pools[rows] & samples
-            samples &= ~pools
-            pooled = [(requests[index], int(rows[index])) for index in np.flatnonzero(pools).tolist()]
+        pooled = self._take_pooled(samples, requests, rows) if table.num_pooling else []
         total += samples
         table.num_tokens[rows] = total
         self._num_steps += 1
@@ -66,6 +62,14 @@ class Launcher:
         if plan.new and self._lifecycle.policy.hears_admitted:
             self._lifecycle.policy.on_admitted([request.view for request, _ in plan.new])
         return output
+
+    def _take_pooled(
+        self, samples: NDArray[np.bool_], requests: list[Request], rows: NDArray[np.int64]
+    ) -> list[tuple[Request, int]]:
+        """Those who pool and have reached their last token, taken out of `samples`, each with its row."""
+        pools = self._table.pools[rows] & samples
+        samples &= ~pools
+        return [(requests[index], int(rows[index])) for index in np.flatnonzero(pools).tolist()]
 
     def settle(self) -> None:
         """Blocks that were found full while nothing is left to compute were filled by steps in flight."""
