@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -26,7 +26,13 @@ class ChildProcess:
     """A process in a group of its own, with its children in it: Ctrl-C does not reach it, and they end together."""
 
     def __init__(
-        self, command: Sequence[str], first_line: bytes, on_exit: Callable[[str], None], *, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        first_line: bytes,
+        on_exit: Callable[[str], None],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Start it.
 
@@ -35,6 +41,7 @@ class ChildProcess:
             first_line: written to its standard input, which then stays open until `close_input` or our end.
             on_exit: called once from a thread when it has ended, and its children with it; with the cause.
             cwd: its working directory; None for ours.
+            env: its environment variables; None for ours.
         """
         self._on_exit = on_exit
         self._last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
@@ -45,6 +52,7 @@ class ChildProcess:
             stderr=subprocess.STDOUT,
             process_group=0,
             cwd=cwd,
+            env=env,
         )
         self._lock = threading.Lock()
         self._reaped = False

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from vcore.engine.remote.child_process import ChildProcess
+from vcore.engine.remote.environment import engine_environment
 from vcore.engine.remote.link import EngineLink
 from vcore.engine.remote.message_socket import MessageSocket
 from vcore.engine.remote.messages import FromEngine, Shutdown, StartOptions, ToEngine
@@ -72,7 +73,8 @@ class ProcessLink(EngineLink):
 
         command = (sys.executable, "-m", "vcore.engine.remote")
         # In this thread, for Linux ends the child with the thread that started it.
-        self._child = ChildProcess(command, msgspec.json.encode(options), on_exit, cwd=self._working_dir)
+        line, env = msgspec.json.encode(options), engine_environment(os.environ)
+        self._child = ChildProcess(command, line, on_exit, cwd=self._working_dir, env=env)
 
     def _started(self) -> None:
         assert self._socket is not None
