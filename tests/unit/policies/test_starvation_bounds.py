@@ -25,9 +25,8 @@ from vcore_policies.scheduling.options import FairShareOptions
 
 from vcore.errors import RequestTooLargeError
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
-from vcore.interfaces.step import SchedulerOutput
-from vcore.scheduler.request import Request
 from vcore.scheduler.waiting_queue import WaitingQueue
+from vcore.testing import StarvationWatch
 
 CONTEXT = SchedulingContext(max_num_seqs=3, max_num_batched_tokens=16, block_size=4, num_blocks=30)
 
@@ -83,22 +82,8 @@ class BoundMachine(RuleBasedStateMachine):
             max_model_len=60,
             prefix_caching=caching,
         )
-        self.num_passes = 0
         self.num_prompts = 0
-        self.watch_skips()
-
-    def watch_skips(self) -> None:
-        """Note who is passed in a step because another computes its next block, which no bound speaks of."""
-        self.skipped: set[int] = set()
-        queue = self.engine.scheduler._lifecycle.waiting
-        skip = queue.skip
-
-        def noted() -> None:
-            assert queue._head is not None
-            self.skipped.add(queue._head.arrival_index)
-            skip()
-
-        queue.skip = noted  # type: ignore[method-assign]
+        self.watch = StarvationWatch(self.engine)
 
     @rule(
         size=st.integers(1, 20),
@@ -137,37 +122,13 @@ class BoundMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def step(self, count: int) -> None:
         for _ in range(count):
-            waiting = dict(self.engine.scheduler._lifecycle.waiting._members)
-            self.skipped.clear()
-            num_launched = len(self.engine.schedules)
-            self.engine.step()
-            for output in self.engine.schedules[num_launched:]:
-                self.check(waiting, output)
+            self.watch.step()
 
     @precondition(lambda self: self.engine.requests.keys() - self.engine.finished.keys())
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
         live = sorted(self.engine.requests.keys() - self.engine.finished.keys())
         self.engine.scheduler.abort([data.draw(st.sampled_from(live))])
-
-    def check(self, waiting: dict[int, Request], output: SchedulerOutput) -> None:
-        """Every admission of a step, in order, among those who waited when it was planned."""
-        arrivals = {request.request_id: arrival for arrival, request in waiting.items()}
-        for new in output.new_rows:
-            arrival, first = arrivals[new.request_id], min(waiting)
-            self.check_overtaking(waiting, waiting[arrival])
-            if arrival == first:
-                self.num_passes = 0
-            elif first not in self.skipped:
-                self.num_passes += 1
-            if self.policy.patience is not None:
-                assert self.num_passes <= self.policy.patience, f"{waiting[first]} was passed too often"
-            del waiting[arrival]
-
-    def check_overtaking(self, waiting: dict[int, Request], admitted: Request) -> None:
-        others = [request.engine.arrival_time for arrival, request in waiting.items() if arrival not in self.skipped]
-        if self.policy.max_overtaking_s is not None and others:
-            assert admitted.engine.arrival_time <= min(others) + self.policy.max_overtaking_s
 
     @invariant()
     def nobody_is_displaced_too_often(self) -> None:
