@@ -47,6 +47,9 @@ class ConnectionLimits:
         """In the order of their last bytes."""
         self._lingering: set[Droppable] = set()
         self._logged: float | None = None
+        self.num_displaced = 0
+        """Connections that were closed to make room, so far."""
+        self.num_refused = 0
 
     @property
     def num_open(self) -> int:
@@ -58,8 +61,10 @@ class ConnectionLimits:
         if len(self._open) >= self._max_connections:
             longest = next(iter(self._waiting), None)
             if longest is None:
+                self.num_refused += 1
                 self._log_refusal()
                 return False
+            self.num_displaced += 1
             self.leave(longest)
             longest.drop()
         self._open.add(connection)

@@ -72,6 +72,7 @@ async def _run(
 ) -> None:
     async with _started(engine):
         app = create_app(engine, settings)
+        app.state.observability.http.connections = limits
         make_connection = partial(HttpConnection, limits=limits, head_timeout_s=settings.head_timeout_s)
         server = _Server(
             _uvicorn_config(app, settings),

@@ -216,6 +216,7 @@ def test_few_of_those_that_are_refused_stay_to_read_why() -> None:
     places = [Place() for _ in range(100)]
     assert not any(map(limits.enter, places))
     assert sum(map(limits.linger, places)) == 64
+    assert (limits.num_open, limits.num_refused, limits.num_displaced) == (1, 100, 0)
     limits.leave(places[0])
     assert limits.linger(Place())
 
@@ -237,4 +238,4 @@ def test_who_has_left_gets_no_place_back() -> None:
     assert first.dropped
     limits.wait(first)  # its last bytes arrive late
     assert limits.enter(Place())
-    assert (second.dropped, limits.num_open) == (True, 1)
+    assert (second.dropped, limits.num_open, limits.num_displaced, limits.num_refused) == (True, 1, 2, 0)

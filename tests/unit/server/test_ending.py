@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -214,3 +215,25 @@ def test_a_server_that_is_to_stay_answers_503() -> None:
 
     run(engine, announce, exit_when_dead=False)
     assert answers == [(503, "dead")]
+
+
+def test_connections_are_counted_and_limited() -> None:
+    engine, found = LivingEngine(), []
+
+    def announce(address: str) -> None:
+        asyncio.get_running_loop().run_in_executor(None, look, address)
+
+    def look(address: str) -> None:
+        host, port = address.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as idle:
+            for _ in range(20):
+                idle.enter_context(socket.create_connection((host, int(port))))
+            with urlopen(f"{address}/metrics", timeout=30) as answer:
+                found.append(answer.read().decode())
+        interrupt()
+
+    run(engine, announce, max_connections=4)
+    [text] = found
+    assert "\nvcore:http_connections 4.0\n" in text
+    assert "\nvcore:http_connections_displaced_total 17.0\n" in text
+    assert "\nvcore:http_connections_refused_total 0.0\n" in text

@@ -98,6 +98,9 @@ METRICS: tuple[MetricDefinition, ...] = (
     ),
     _counter("http_requests", "HTTP requests that were answered.", "method", "path", "status"),
     _gauge("http_requests_in_flight", "HTTP requests that are being answered."),
+    _gauge("http_connections", "Connections of clients that are open."),
+    _counter("http_connections_displaced", "Idle connections that were closed to make room for others."),
+    _counter("http_connections_refused", "Connections for which there was no room."),
     _histogram(
         "http_request_duration_seconds", "Seconds from an HTTP request to the end of its answer.", _SECONDS, "path"
     ),

@@ -80,6 +80,9 @@ class HttpCollector(Collector):
         values: dict[str, Values] = {
             "http_requests": list(metrics.requests.values.items()),
             "http_requests_in_flight": [((), metrics.in_flight)],
+            "http_connections": [((), metrics.connections.num_open)],
+            "http_connections_displaced": [((), metrics.connections.num_displaced)],
+            "http_connections_refused": [((), metrics.connections.num_refused)],
             "http_request_duration_seconds": [((path,), one) for path, one in metrics.durations.items()],
         }
         for one in METRICS:

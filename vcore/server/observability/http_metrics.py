@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vcore.server.connection_limits import ConnectionLimits
 from vcore.server.observability.definitions import METRICS
 from vcore.server.observability.instruments import Histogram, LabelledCounter
 
@@ -23,6 +24,8 @@ class HttpMetrics:
         self._buckets = duration.buckets
         self.requests = LabelledCounter()
         self.in_flight = 0
+        self.connections = ConnectionLimits(0)
+        """Those of the server that the application runs in; none before it is told."""
         self.durations: dict[str, Histogram] = {}
 
     def begin(self) -> None:

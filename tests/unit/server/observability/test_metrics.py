@@ -13,6 +13,7 @@ from vcore.config import ServerSettings
 from vcore.engine.records import EngineStatus
 from vcore.errors import EngineError
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
+from vcore.server.connection_limits import ConnectionLimits
 from vcore.server.observability.definitions import COMMON_LABELS, METRICS
 from vcore.server.observability.engine_metrics import EngineMetrics
 from vcore.server.observability.engine_watch import EngineWatch
@@ -88,6 +89,15 @@ def test_requests_are_counted_with_their_times(server: Any, make_request: Any) -
         "request_params_max_tokens": 20,
     }
     assert {name: value(text, f"{name}_sum") for name in sums} == sums
+
+
+def test_connections_are_those_of_the_server_around_it(server: Any) -> None:
+    limits = server.app.state.observability.http.connections = ConnectionLimits(1)
+    limits.num_displaced, limits.num_refused = 3, 4
+    text = server.get("/metrics").text
+    assert value(text, "http_connections") == 0
+    assert value(text, "http_connections_displaced_total") == 3
+    assert value(text, "http_connections_refused_total") == 4
 
 
 def test_a_request_that_never_ran_has_only_the_times_that_it_reached(server: Any, make_request: Any) -> None:
