@@ -48,7 +48,7 @@ class TestCostAware(EvictionPolicyContract):
 
 class TestPrefixAware(EvictionPolicyContract):
     policy = "prefix_aware"
-    tight_options = {"ghosts": 1, "half_life": 0.5}
+    tight_options = {"ghosts": 1, "least_ghosts": 0, "half_life": 0.5}
 
 
 @pytest.mark.parametrize("spec", plugin.vcore_eviction_policies(), ids=lambda spec: spec.name)

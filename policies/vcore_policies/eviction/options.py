@@ -63,5 +63,7 @@ class PrefixAwareOptions(PluginOptions):
 
     ghosts: Annotated[int, Field(ge=1, le=64)] = 4
     """Evicted contents that are remembered for each cached block; about 200 bytes each."""
+    least_ghosts: Annotated[int, Field(ge=0)] = 16_384
+    """Evicted contents that are remembered however few blocks are cached."""
     half_life: Annotated[float, Field(gt=0.0)] = 32.0
     """What was learned counts half after so many times the cache's blocks were evicted."""

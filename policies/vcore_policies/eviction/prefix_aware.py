@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore_policies.eviction.cohorts import NO_COHORT, Cohorts
 from vcore_policies.eviction.options import PrefixAwareOptions
+from vcore_policies.eviction.order_choice import OrderChoice
 from vcore_policies.eviction.reuse_hazard import ReuseHazard, reuse_class
+from vcore_policies.eviction.shadow_cache import LastUse
 from vcore_policies.eviction.worth_order import WorthOrder
 
 __all__ = ["PrefixAwareEviction"]
 
 _LEAST_EVICTED = 128
-_LEAST_GHOSTS = 256
 
 
 class PrefixAwareEviction(EvictionPolicy):
@@ -23,7 +24,8 @@ class PrefixAwareEviction(EvictionPolicy):
     The kind of a block is how often its content was used, how long it rests, whether it ends a sequence, whether the
     request behind it continued what was known, and how long that was. Contents that were evicted are remembered, so
     that what came back too late is learned from, too; their number is bounded by that of cached blocks. A block goes
-    only after all blocks that follow it: a chain shrinks from its end (`WorthOrder`).
+    only after all blocks that follow it: a chain shrinks from its end (`WorthOrder`). As long as plain counts of uses
+    would have hit more than what was learned, blocks go by these (`OrderChoice`).
 
     Blocks of a request that were used equally often form a cohort, of one kind and age. The worths of cohorts are
     computed afresh each time a sixteenth of the cache was evicted; in between they are in a heap. So an event costs
@@ -35,16 +37,22 @@ class PrefixAwareEviction(EvictionPolicy):
         options = options or PrefixAwareOptions()
         self._view = context.view
         self._ghosts_per_block = options.ghosts
+        self._least_ghosts = options.least_ghosts
         self._half_life = options.half_life
         self._now = 0  # requests that left
         self._num_cached = 0
+        self._num_unused = 0
         self._num_evicted = 0  # since worths were computed
         self._uses = [0] * context.num_blocks
+        self._sampled = [False] * context.num_blocks
         # Contents that were evicted, by when, and their cohorts.
         self._ghosts: OrderedDict[bytes, int] = OrderedDict()
         self._cohorts = Cohorts(context.num_blocks)
         self._hazard = ReuseHazard()
         self._order = WorthOrder(context.view, self._cohorts, self._hazard)
+        self._choice = OrderChoice(
+            context.num_blocks, lambda use: self._order.worth(use.kind, use.since, self._now + 1)
+        )
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
         """Contents that are remembered are used again, the others for the first time."""
@@ -52,8 +60,11 @@ class PrefixAwareEviction(EvictionPolicy):
         uses, cohort_uses = self._uses, self._cohorts.uses
         self._num_cached += len(block_ids)
         back: dict[int, int] = {}
+        samples, sampled = self._choice.samples, self._sampled
         for block_id in block_ids:
-            cohort = ghosts.pop(content(block_id), NO_COHORT)
+            name = content(block_id)
+            sampled[block_id] = samples(name)
+            cohort = ghosts.pop(name, NO_COHORT)
             if cohort == NO_COHORT:
                 uses[block_id] = 1
             else:
@@ -71,39 +82,53 @@ class PrefixAwareEviction(EvictionPolicy):
             if cohort != NO_COHORT:
                 cohort_of[block_id] = NO_COHORT
                 left[cohort] = left.get(cohort, 0) + 1
+        self._num_unused -= sum(left.values())
         self._end_spells(left, reused=True)
 
     def on_free(self, block_ids: Sequence[int]) -> None:
         """A request left. Its blocks are candidates, in a cohort for each number of uses."""
         self._now += 1
+        self._num_unused += len(block_ids)
         view, uses = self._view, self._uses
         tail, head = block_ids[0], block_ids[-1]
         length = view.depth(tail) + 1
         continues = uses[head] > 1 or view.depth(head) > 0
-        by_uses: dict[int, list[int]] = {}
         ends = view.ends_sequence(tail)
+        by_uses: dict[int, list[int]] = {}
         for block_id in reversed(block_ids[1:] if ends else block_ids):
             count = uses[block_id]
             if count in by_uses:
                 by_uses[count].append(block_id)
             else:
                 by_uses[count] = [block_id]
+        left = {count: LastUse(self._now, count, reuse_class(count, False, continues, length)) for count in by_uses}
         for count, blocks in by_uses.items():
-            self._leave_behind(blocks, reuse_class(count, False, continues, length), count)
+            self._leave_behind(blocks, left[count])
+        last = LastUse(self._now, uses[tail], reuse_class(uses[tail], ends, continues, length))
         if ends:
-            self._leave_behind([tail], reuse_class(uses[tail], True, continues, length), uses[tail])
+            self._leave_behind([tail], last)
+        content, sampled = view.content, self._sampled
+        chain = [(content(block_id), left[uses[block_id]]) for block_id in block_ids[:0:-1] if sampled[block_id]]
+        if sampled[tail]:
+            chain.append((content(tail), last))
+        self._choice.use(chain)
 
     def on_evict(self, block_ids: Sequence[int]) -> None:
         """Their contents are remembered, unless they were withdrawn while in use."""
         content, ghosts, cohort_of = self._view.content, self._ghosts, self._cohorts.of_block
         self._num_cached -= len(block_ids)
         self._num_evicted += len(block_ids)
+        num_unused = self._num_unused
         for block_id in block_ids:
             if cohort_of[block_id] != NO_COHORT:
                 ghosts[content(block_id)] = cohort_of[block_id]
+                num_unused -= 1
+        self._num_unused = num_unused
         self._order.evict(block_ids)
+        self._choice.shrink(num_unused, len(block_ids))
         forgotten: dict[int, int] = {}
-        for _ in range(len(ghosts) - self._ghosts_per_block * max(self._num_cached, _LEAST_GHOSTS)):
+        most = max(self._ghosts_per_block * self._num_cached, self._least_ghosts)
+        for _ in range(len(ghosts) - most):
             cohort = ghosts.popitem(last=False)[1]
             forgotten[cohort] = forgotten.get(cohort, 0) + 1
         self._end_spells(forgotten, reused=False)
@@ -112,15 +137,19 @@ class PrefixAwareEviction(EvictionPolicy):
         """The leaves that are worth least, one after another."""
         if not count:
             return []
-        if self._num_evicted >= max(_LEAST_EVICTED, self._num_cached // 16) or self._order.has_new_kinds:
+        order, choice = self._order, self._choice
+        is_time = self._num_evicted >= max(_LEAST_EVICTED, self._num_cached // 16)
+        if is_time or order.has_new_kinds or order.by_uses != choice.goes_by_uses:
             turnover = self._num_evicted / self._num_cached
             self._hazard.fade(0.5 ** (turnover / self._half_life))
-            self._order.compute_worths(self._now + 1)
+            order.by_uses = choice.goes_by_uses
+            order.compute_worths(self._now + 1)
+            choice.rank()
             self._num_evicted = 0
-        return self._order.pick(count, self._now + 1)
+        return order.pick(count, self._now + 1)
 
-    def _leave_behind(self, blocks: list[int], kind: int, uses: int) -> None:
-        self._order.add(self._cohorts.add(kind, self._now, uses, blocks))
+    def _leave_behind(self, blocks: list[int], use: LastUse) -> None:
+        self._order.add(self._cohorts.add(use.kind, use.since, use.uses, blocks))
 
     def _end_spells(self, counts: Mapping[int, int], *, reused: bool) -> None:
         """So many contents of each cohort are used again, or forgotten."""

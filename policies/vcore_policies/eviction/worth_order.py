@@ -1,4 +1,4 @@
-"""`WorthOrder`: the order in which unused blocks go: those of the cohort that is worth least, leaves only.
+"""`WorthOrder`: the order in which unused blocks go: those of the cohort that is worth or used least, leaves only.
 
 A cohort is a stretch of a chain, so of its blocks only the last that is left can be a leaf:
 
@@ -20,13 +20,24 @@ from vcore_policies.eviction.reuse_hazard import NUM_CLASSES, ReuseHazard, age_b
 
 __all__ = ["WorthOrder"]
 
-_Entry = tuple[float, int, int]  # worth, time of the last use, cohort
+_Entry = tuple[float, int, int]  # worth or uses, time of the last use, cohort
 
 
 class WorthOrder:
-    """Cohorts with a leaf in a heap, by worths that are computed now and then."""
+    """Cohorts with a leaf in a heap, by worths that are computed now and then, or by uses."""
 
-    __slots__ = ("_cohorts", "_hazard", "_heap", "_in_heap", "_newcomers", "_rows", "_seen", "_view", "_worths")
+    __slots__ = (
+        "_cohorts",
+        "_hazard",
+        "_heap",
+        "_in_heap",
+        "_newcomers",
+        "_rows",
+        "_seen",
+        "_view",
+        "_worths",
+        "by_uses",
+    )
 
     def __init__(self, view: BlockView, cohorts: Cohorts, hazard: ReuseHazard) -> None:
         self._view = view
@@ -38,6 +49,8 @@ class WorthOrder:
         self._seen: set[int] = set()  # kinds that there ever were, all in `_worths`
         self._rows: NDArray[np.int64] = np.zeros(NUM_CLASSES, np.int64)  # of each kind in `_worths`
         self._worths: NDArray[np.float64] = np.zeros((0, 1))
+        self.by_uses = False
+        """Whether cohorts go by uses, from the next time that worths are computed."""
 
     @property
     def has_new_kinds(self) -> bool:
@@ -83,9 +96,17 @@ class WorthOrder:
         ranked = np.fromiter(self._in_heap, np.int64, len(self._in_heap))
         since = cohorts.since[ranked]
         bins = np.minimum(age_bins(now - since), self._worths.shape[1] - 1)
-        worths = self._worths[self._rows[cohorts.kinds[ranked]], bins]
-        self._heap = list(zip(worths.tolist(), since.tolist(), ranked.tolist(), strict=True))
+        worths = self._worths[self._rows[cohorts.kinds[ranked]], bins].tolist()
+        keys = [cohorts.uses[cohort] for cohort in ranked.tolist()] if self.by_uses else worths
+        self._heap = list(zip(keys, since.tolist(), ranked.tolist(), strict=True))
         heapq.heapify(self._heap)
+
+    def worth(self, kind: int, since: int, now: int) -> float:
+        """Of a content of a kind that was last used then; 0 if nothing is known of the kind."""
+        if kind not in self._seen:
+            return 0.0
+        column = min(age_bin(now - since), self._worths.shape[1] - 1)
+        return float(self._worths[self._rows[kind], column])
 
     def pick(self, count: int, now: int) -> list[int]:
         """The first `count` blocks to go, if each goes before the next one is chosen. Takes none out."""
@@ -162,9 +183,10 @@ class WorthOrder:
         self._newcomers.clear()
 
     def _entry(self, cohort: int, now: int) -> _Entry:
-        since = int(self._cohorts.since[cohort])
-        column = min(age_bin(now - since), self._worths.shape[1] - 1)
-        return float(self._worths[self._rows[self._cohorts.kinds[cohort]], column]), since, cohort
+        cohorts = self._cohorts
+        since = int(cohorts.since[cohort])
+        key = cohorts.uses[cohort] if self.by_uses else self.worth(int(cohorts.kinds[cohort]), since, now)
+        return key, since, cohort
 
     def _others(self, victims: Sequence[int], count: int) -> list[int]:
         """Unused blocks that are no leaves because a block in use follows them, as the twin of a block can be."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from vcore_policies.eviction.lfu import LFUEviction
 from vcore_policies.eviction.options import PrefixAwareOptions
 from vcore_policies.eviction.prefix_aware import PrefixAwareEviction
 from vcore_policies.eviction.reuse_hazard import ReuseHazard, age_bin, age_bins, reuse_class
 
-from vcore.interfaces.eviction import EvictionContext
+from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.simulate import CacheReplay, optimal_cache, replay_cache
 from vcore.traces import read_trace
 
@@ -184,7 +186,7 @@ def test_each_victim_is_the_leaf_that_is_worth_least() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_leaves_nothing_behind() -> None:
-    watched = Watched(300, 9, ghosts=2)
+    watched = Watched(300, 9, ghosts=2, least_ghosts=0)
     rng = random.Random(3)
     for number in range(1500):
         start = rng.choice([0, 10, 20]) if rng.random() < 0.2 else 1000 + 10 * number
@@ -227,6 +229,35 @@ def test_blocks_of_several_groups_are_told_apart() -> None:
         kv.release(blocks, finished=True)
     again = [made[0]._uses[block_id] for by_hash in kv.pool.by_hash for block_id in by_hash.values()]
     assert again.count(2) == 6, "all three blocks of both groups came back"
+
+
+def hits(prompts: Sequence[Sequence[int]], num_blocks: int, policy: type[EvictionPolicy]) -> int:
+    return replay_cache(
+        prompts, num_blocks, lambda context: policy(options=None, context=context), eviction_name="any"
+    ).hits
+
+
+def documents(seed: int, count: int) -> Iterator[list[int]]:
+    """Prompts of a document, of which a few are asked about often, and a question of their own; for ever the same."""
+    rng = random.Random(seed)
+    lengths = [rng.randint(10, 80) for _ in range(100)]
+    weights = [1.0 / (rank + 1) for rank in range(100)]
+    for number in range(count):
+        document = rng.choices(range(100), weights)[0]
+        yield [100 * document + place for place in range(lengths[document])] + [100_000 + number]
+
+
+def test_where_popularity_never_changes_it_is_as_good_as_counting_uses() -> None:
+    prompts = list(documents(1, 1500))
+    num_prompt_blocks = sum(map(len, prompts))
+    assert hits(prompts, 800, PrefixAwareEviction) > hits(prompts, 800, LFUEviction) - 0.005 * num_prompt_blocks
+
+
+def test_where_what_is_popular_changes_it_does_not_stick_to_counts() -> None:
+    """First counting is best, and then it is worst: what was popular never comes back."""
+    later = [[block + 1_000_000 for block in prompt] for prompt in documents(2, 800)]
+    prompts = [*documents(1, 800), *later]
+    assert hits(prompts, 800, PrefixAwareEviction) > 1.05 * hits(prompts, 800, LFUEviction)
 
 
 BARS = [
