@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def guarded(folder: Path, certificate: tuple[Path, Path]) -> Iterator[ServerProcess]:
     cert, key = certificate
     arguments = ["--in-process", "--tls-cert", str(cert), "--tls-key", str(key), "--api-key", "${env:SERVE_KEY}"]
-    arguments += ["--model-name", "bytes"]
+    arguments += ["--model-name", "bytes", "--head-timeout", "2"]
     with ServerProcess(["-m", str(folder), *SMALL, *arguments], env={"SERVE_KEY": "hush"}) as server:
         yield server
 
@@ -146,6 +147,12 @@ def test_tls_and_keys_in_one_process(guarded: ServerProcess, certificate: tuple[
         answer = client.post("/v1/completions", json={"prompt": "a", "max_tokens": 3, "ignore_eos": True}).json()
         assert answer["usage"]["completion_tokens"] == 3
     assert "hush" not in guarded.log
+
+
+def test_a_connection_that_does_not_shake_hands_is_closed(guarded: ServerProcess) -> None:
+    host, port = guarded.address.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as silent:
+        assert silent.recv(1) == b""
 
 
 def test_an_address_that_is_taken_is_refused_before_the_model_is_loaded(guarded: ServerProcess) -> None:
