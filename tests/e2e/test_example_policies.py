@@ -108,6 +108,13 @@ def test_every_test_of_the_contracts_is_described() -> None:
     assert not [name for name in ("plugins", "options", "tight_options") if not hasattr(PolicyCase, name)]
 
 
+def test_the_sizes_that_costs_are_compared_at_are_those_of_the_contracts() -> None:
+    from vcore.testing import eviction_contract, scheduling_contract
+
+    for contract in (scheduling_contract, eviction_contract):
+        assert re.search(rf"with {contract._FEW}( \w+)? and with {contract._MANY:,} ", PAGE), contract
+
+
 def test_every_method_of_the_contracts_is_described() -> None:
     from vcore.interfaces import EvictionPolicy, QueueingPolicy, SchedulingPolicy
 

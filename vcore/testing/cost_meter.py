@@ -77,6 +77,8 @@ class CostMeter:
         tracemalloc.reset_peak()
         there, _ = tracemalloc.get_traced_memory()
         previous = sys.gettrace()
+        # Python 3.12 traces instructions only if some frame has asked for them before tracing begins.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             yield

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,3 +227,44 @@ def test_what_is_kept_is_counted_to_the_end_of_what_is_the_policys_own() -> None
     policy = Remembers(EvictionContext(view=None, num_blocks=1, block_size=1))  # type: ignore[arg-type]
     policy.contents.update(bytes([number]) for number in range(100))
     assert count_kept(policy) - empty == 100
+
+
+# Where a case finds its policy
+
+
+FILE = """
+from vcore.interfaces import SchedulingPolicy
+from vcore.plugins import SchedulingPolicySpec, hookimpl
+
+class ByArrival(SchedulingPolicy):
+    def __init__(self, *, options, context): ...
+    def waiting_key(self, request): return request.arrival_index
+
+@hookimpl
+def vcore_scheduling_policies():
+    return [SchedulingPolicySpec(name="mine", load=":ByArrival", api="1.0", summary="As they come")]
+"""
+
+
+CASES = """
+from pathlib import Path
+from vcore.testing import SchedulingPolicyContract
+
+class TestMine(SchedulingPolicyContract):
+    policy = "mine"
+    plugins = (Path("mine.py"),)
+    states_a_bound = False
+
+class TestOther(SchedulingPolicyContract):
+    policy = "other"
+"""
+
+
+def test_a_case_finds_its_policy_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE, encoding="utf-8")
+    (tmp_path / "test_mine.py").write_text(CASES, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "found or afresh or fit"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "3 passed, " in found.stdout, found.stdout
+    assert "3 errors" in found.stdout
+    assert "called 'other'" in found.stdout
