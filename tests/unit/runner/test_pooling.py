@@ -67,10 +67,10 @@ def test_rows_that_pool_alone_need_no_head(setup_runner: Make, make_request: Mak
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_request_that_leaves_begins_anew(setup_runner: Make, make_request: Make, mode: str, keep: bool) -> None:
     driver = setup_runner(max_num_seqs=1, keep_tokens_on_device=keep).driver
-    request, other = make_request(PROMPT, pooling=mode), make_request(PROMPT[:6])
+    request, other = make_request(PROMPT, pooling=mode), make_request(PROMPT)
     driver.step((request, 7))
     driver.release(request)
-    assert driver.step((other, 6)).vectors == {}
+    assert driver.step((other, 10)).vectors == {}
     driver.release(other)
     driver.step((request, 2))
     assert driver.step((request, 8)).vectors[request.row][0] == pytest.approx(expected(PROMPT, mode), rel=1e-6)
@@ -127,13 +127,13 @@ def new_row(row: int, mode: str | None, num_tokens: int) -> NewRow:
 
 
 def test_sums_are_float32_whatever_the_model_computes_in() -> None:
-    """In bfloat16 a sum of ones would stop at 256."""
+    """In bfloat16 there is no 301."""
     pooling = PromptPooling(2)
-    pooling.add(new_row(0, "mean", 600))
-    rows, ones = np.array([0]), torch.ones(300, 2, dtype=torch.bfloat16)
-    where = np.array([0, 300], dtype=np.int32)
+    pooling.add(new_row(0, "mean", 602))
+    rows, ones = np.array([0]), torch.ones(301, 2, dtype=torch.bfloat16)
+    where = np.array([0, 301], dtype=np.int32)
     assert pooling.pool(pooling.spans(rows, np.array([0]), where), ones) is None
-    pooled = pooling.pool(pooling.spans(rows, np.array([300]), where), ones)
+    pooled = pooling.pool(pooling.spans(rows, np.array([301]), where), ones)
     assert pooled is not None
     assert pooled.vectors.dtype == torch.float32
     assert pooled.vectors.tolist() == [[1.0, 1.0]]

@@ -31,6 +31,15 @@ def test_it_ends_with_its_prompt_and_gives_no_token(mode: str, depth: int) -> No
     assert not any(output.samples[output.rows == row].any() for output in engine.schedules for row in pooling(output))
     engine.check_outputs()
     engine.check_idle()
+    assert engine.scheduler._table.num_pooling == 0, "later steps look for nobody"
+
+
+def test_chunks_follow_one_another_without_waiting() -> None:
+    engine = SimulatedEngine(depth=3, max_num_batched_tokens=4)
+    engine.add(range(12), pooling="mean")
+    assert [engine.launch() is not None for _ in range(4)] == [True, True, True, False]
+    engine.run()
+    engine.check_outputs()
 
 
 def pooling(output: object) -> list[int]:
