@@ -64,10 +64,14 @@ def resolve_pooling(wanted: str, path: Path, config: HFConfig) -> tuple[ModelPoo
         config: the model's.
 
     Raises:
-        UnsupportedModelError: the model is to make embeddings, and its config does not say how wide its hidden states
-            are.
+        UnsupportedModelError: the model is to make embeddings, and its config asks for attention in both directions, or
+            does not say how wide its hidden states are.
     """
     said = _read(path)
+    if (both := _sees_both_ways(config)) is not None:
+        if wanted in ("last", "mean"):
+            raise UnsupportedModelError(f"{config.origin}: {both}. Use another model, or write model.pooling=none.")
+        said = _Said(None, both)
     if wanted != "auto":
         mode = None if wanted == "none" else cast(PoolingMode, wanted)
         return _pooling(mode, said.normalize, config, "model.pooling is none"), None
@@ -86,6 +90,16 @@ def _pooling(mode: PoolingMode | None, normalize: bool, config: HFConfig, why_no
             "Complete the file, or write model.pooling=none."
         )
     return ModelPooling(mode=mode, size=size, normalize=normalize)
+
+
+def _sees_both_ways(config: HFConfig) -> str | None:
+    """What is wrong with a config whose tokens are to see those behind them: the vectors would be others'."""
+    for holder in (config, text_config(config)):
+        for key, value in (("is_causal", False), ("use_bidirectional_attention", True)):
+            if holder.get(key) is value:
+                told = f"found {key}={str(value).lower()}, which is attention in both directions"
+                return f"{told}; here tokens see those before them alone"
+    return None
 
 
 def _read(folder: Path) -> _Said:

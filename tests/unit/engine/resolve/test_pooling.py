@@ -151,3 +151,20 @@ def test_a_config_without_the_width_is_refused_if_it_is_needed(tmp_path: Path) -
     with pytest.raises(UnsupportedModelError, match=r"none of hidden_size, n_embd, d_model.*model\.pooling=none"):
         resolve_pooling("mean", tmp_path, HFConfig({}))
     assert resolve_pooling("auto", tmp_path, HFConfig({}))[0].mode is None
+
+
+@pytest.mark.parametrize(
+    "values", [{"is_causal": False}, {"use_bidirectional_attention": True}, {"text_config": {"is_causal": False}}]
+)
+def test_attention_in_both_directions_is_not_passed_off(tmp_path: Path, values: dict[str, Any]) -> None:
+    """Vectors would come, and be wrong: so none do, and asking outright is an error."""
+    config = HFConfig({"hidden_size": 7} | values)
+    write(tmp_path, {"pooling_mode": "mean"})
+    pooling, decision = resolve_pooling("auto", tmp_path, config)
+    assert pooling.mode is None
+    assert decision is not None
+    assert "both directions" in decision.why
+    with pytest.raises(UnsupportedModelError, match="both directions"):
+        resolve_pooling("last", tmp_path, config)
+    assert resolve_pooling("none", tmp_path, config)[0].mode is None
+    assert resolve_pooling("last", tmp_path, HFConfig({"hidden_size": 7, "is_causal": True}))[0].mode == "last"
