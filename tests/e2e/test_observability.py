@@ -12,7 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from vcore import AsyncLLM
-from vcore.server import ServerSettings, create_app
+from vcore.config import ServerSettings
+from vcore.server import create_app
 from vcore.testing import TinyCheckpoint
 from vcore.testing.scripted_engine import byte_tokenizer
 

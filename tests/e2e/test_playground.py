@@ -11,11 +11,12 @@ from typing import Any, Literal
 import pytest
 import uvicorn
 
+from vcore.config import ServerSettings
 from vcore.engine.records import StepRecord
 from vcore.kv_cache.block_map import BlockMap
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.scheduler import SchedulerStats
-from vcore.server import ServerSettings, create_app
+from vcore.server import create_app
 from vcore.testing.scripted_engine import ScriptedEngine
 
 playwright = pytest.importorskip("playwright.sync_api")
