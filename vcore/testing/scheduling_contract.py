@@ -45,7 +45,7 @@ _CALLS: Sequence[str] = [
     for name in (*vars(SchedulingPolicy), *vars(QueueingPolicy))
     if not name.startswith("_") and callable(getattr(QueueingPolicy, name))
 ]
-_NUM_LIVES = 40
+_NUM_LIVES = 25
 _FEW, _MANY = 200, 3200
 
 
@@ -200,7 +200,7 @@ class SchedulingPolicyContract(PolicyCase):
         for _ in range(num_waiting):
             add()
         meter = CostMeter(engine.policy, _CALLS)
-        for turn in range(50):
+        for turn in range(40):
             ended = len(engine.finished)
             if turn < 10:
                 engine.step()
