@@ -26,6 +26,7 @@ __all__ = ["Calibration", "calibrate"]
 
 _STEPS = 6
 """Tokens that each request generates."""
+_MOST_OVER = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def calibrate(
     report: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Calibration:
-    """Run batches through the engine, steps in flight one at a time, and fit `StepTimeModel` to the medians.
+    """Run batches through the engine, steps in flight one at a time, and fit `StepTimeModel` to the means.
 
     Tokens are random. What is run is `calibration_batches`, from the engine's own limits; each pass over it begins with
     other tokens, so that it does the same as the one before.
@@ -75,7 +76,7 @@ def calibrate(
         model = fit_step_time(loads, seconds)
         deployment = Deployment(
             name=name or str(engine.config.model.path),
-            derived_from=f"{len(loads)} loads, each the median of {repeats} steps, vcore simulate --calibrate",
+            derived_from=f"{len(loads)} loads, each the mean of {repeats} steps, vcore simulate --calibrate",
             step_time=model,
             cache_tokens=max(1, _cache_tokens(engine)),
             max_num_seqs=_resolved(scheduler.max_num_seqs),
@@ -91,7 +92,7 @@ def calibrate(
 def _measure(
     engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None], clock: Callable[[], float]
 ) -> tuple[list[StepLoad], list[float]]:
-    """Different loads, and the median time of each."""
+    """Different loads, and the mean time of each."""
     times: dict[StepLoad, list[float]] = {}
     batches = list(calibration_batches(_limits(engine)))
     for repeat in range(repeats + 1):
@@ -103,7 +104,12 @@ def _measure(
         if repeat:
             for entry in log.entries:
                 times.setdefault(entry.load, []).append(entry.seconds)
-    return list(times), [float(np.median(each)) for each in times.values()]
+    return list(times), [_typical(each) for each in times.values()]
+
+
+def _typical(seconds: Sequence[float]) -> float:
+    """The mean, because waiting adds up; a step that something else held up counts `_MOST_OVER` medians at most."""
+    return float(np.mean(np.minimum(seconds, _MOST_OVER * np.median(seconds))))
 
 
 def _limits(engine: Engine) -> EngineLimits:
