@@ -62,7 +62,8 @@ class OpenRequest:
                 await self._waiter
             finally:
                 self._waiter = None
-        await self._read_prompt_logprobs()
+        if self.state.unread_prompt_logprobs:
+            await self._read_prompt_logprobs()
         self._has_news = False
         return self.state.output()
 
