@@ -23,9 +23,9 @@ class PrefixAwareEviction(EvictionPolicy):
 
     The kind of a block is how often its content was used, how long it rests, whether it ends a sequence, whether the
     request behind it continued what was known, and how long that was. Contents that were evicted are remembered, so
-    that what came back too late is learned from, too; their number is bounded by that of cached blocks. A block goes
-    only after all blocks that follow it: a chain shrinks from its end (`WorthOrder`). As long as plain counts of uses
-    would have hit more than what was learned, blocks go by these (`OrderChoice`).
+    that what came back too late is learned from, too; their number has a bound. A block goes only after all blocks that
+    follow it: a chain shrinks from its end (`WorthOrder`). As long as plain counts of uses would hit more than what was
+    learned, blocks go by these (`OrderChoice`).
 
     Blocks of a request that were used equally often form a cohort, of one kind and age. The worths of cohorts are
     computed afresh each time a sixteenth of the cache was evicted; in between they are in a heap. So an event costs
@@ -44,15 +44,13 @@ class PrefixAwareEviction(EvictionPolicy):
         self._num_unused = 0
         self._num_evicted = 0  # since worths were computed
         self._uses = [0] * context.num_blocks
-        self._sampled = [False] * context.num_blocks
+        self._sampled = [False] * context.num_blocks  # whether `OrderChoice` hears of their contents
         # Contents that were evicted, by when, and their cohorts.
         self._ghosts: OrderedDict[bytes, int] = OrderedDict()
         self._cohorts = Cohorts(context.num_blocks)
         self._hazard = ReuseHazard()
         self._order = WorthOrder(context.view, self._cohorts, self._hazard)
-        self._choice = OrderChoice(
-            context.num_blocks, lambda use: self._order.worth(use.kind, use.since, self._now + 1)
-        )
+        self._choice = OrderChoice(context.num_blocks, self._worth)
 
     def on_insert(self, block_ids: Sequence[int]) -> None:
         """Contents that are remembered are used again, the others for the first time."""
@@ -150,6 +148,9 @@ class PrefixAwareEviction(EvictionPolicy):
 
     def _leave_behind(self, blocks: list[int], use: LastUse) -> None:
         self._order.add(self._cohorts.add(use.kind, use.since, use.uses, blocks))
+
+    def _worth(self, use: LastUse) -> float:
+        return self._order.worth(use.kind, use.since, self._now + 1)
 
     def _end_spells(self, counts: Mapping[int, int], *, reused: bool) -> None:
         """So many contents of each cohort are used again, or forgotten."""
