@@ -147,7 +147,7 @@ def test_the_distribution_is_found_and_compared_beside_our_own(
     [compared] = result_of(ran, "compare", "adaptive_lifo")
     assert {"fcfs", "adaptive_lifo", "goodput"} <= set(re.findall(r"\w+", compared))
     [replayed] = result_of(ran, "--cache-only", "arc")
-    assert {"lru", "slru", "arc", "prefix_aware"} <= set(re.findall(r"\w+", replayed))
+    assert {"lru", "slru", "s3fifo", "arc"} <= set(re.findall(r"\w+", replayed))
 
 
 def test_its_own_tests_pass(ran: dict[str, subprocess.CompletedProcess[str]]) -> None:
