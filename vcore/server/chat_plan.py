@@ -36,6 +36,8 @@ class ChatPlan:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()  # noqa: RUF009  # frozen
     tells_reasoning: bool = True
+    form_field: str | None = None
+    """Which field asks for the form that the answer must have."""
 
     def new_parser(self) -> ChatParser:
         """What reads one choice of the answer."""
@@ -84,4 +86,5 @@ async def plan_chat(context: ServerContext, body: ChatCompletionRequest) -> Chat
         tools=tools,
         tool_choice=choice,
         tells_reasoning=body.include_reasoning is not False,
+        form_field=body.form_field or ("tools" if tools else None),
     )

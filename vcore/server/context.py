@@ -77,11 +77,18 @@ class ServerContext:
             chat_template=template,
         )
 
-    def generation(self, request_id: str, prompts: Sequence[Prompt], params: SamplingParams) -> Generation:
-        """Prompts, ready to run."""
-        timeout = self.settings.request_timeout_s
+    def generation(
+        self, request_id: str, prompts: Sequence[Prompt], params: SamplingParams, *, form_field: str | None
+    ) -> Generation:
+        """Prompts, ready to run; `form_field` is the one that asked for the text's form."""
         return Generation(
-            self.engine, self.admission, request_id=request_id, prompts=prompts, params=params, timeout_s=timeout
+            self.engine,
+            self.admission,
+            request_id=request_id,
+            prompts=prompts,
+            params=params,
+            timeout_s=self.settings.request_timeout_s,
+            form_field=form_field,
         )
 
     def embedding(self, request_id: str, prompts: Sequence[Prompt], params: PoolingParams) -> EmbeddingRun:

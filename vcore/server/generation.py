@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from vcore.engine.prompts import Prompt
+from vcore.errors import RequestError
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError, took_too_long
@@ -34,6 +35,7 @@ class Generation:
         prompts: Sequence[Prompt],
         params: SamplingParams,
         timeout_s: float | None = None,
+        form_field: str | None = None,
     ) -> None:
         """Describe what to run; nothing runs yet.
 
@@ -44,6 +46,7 @@ class Generation:
             prompts: at least one.
             params: for all of them.
             timeout_s: seconds after which it is ended with an error.
+            form_field: which field of the client's asked for the form that the text must have.
         """
         self.request_id = request_id
         self.params = params
@@ -52,6 +55,7 @@ class Generation:
         self._admission = admission
         self._prompts = prompts
         self._timeout_s = timeout_s
+        self._form_field = form_field
         self._running: Stoppable[tuple[int, RequestOutput]] | None = None
 
     def stop(self, error: ApiError) -> None:
@@ -67,7 +71,7 @@ class Generation:
 
         Raises:
             ApiError: it was not let in, ended by `stop`, took too long, or a sample failed.
-            RequestError: a prompt or the parameters are wrong.
+            RequestError: a prompt or the parameters are wrong, or the form became too complex for the text.
             EngineDeadError: the engine died.
         """
         with self._admission.admit(len(self._prompts) * self.params.n, self.stop):
@@ -78,6 +82,8 @@ class Generation:
                 while (item := await running.next()) is not None:
                     _check(item[1])
                     yield item
+            except RequestError as error:
+                raise self._in_clients_words(error) from error
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -99,6 +105,12 @@ class Generation:
         note_request(request_id, prompt)
         return self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
 
+    def _in_clients_words(self, error: RequestError) -> RequestError:
+        """`error` with the client's own field in the place of the engine's, which stands for several of them."""
+        if self._form_field is None or error.param is None or error.param.partition(".")[0] != "structured_output":
+            return error
+        return type(error)(str(error).replace(error.param, self._form_field, 1), param=self._form_field)
+
     def _time_out(self) -> None:
         assert self._timeout_s is not None
         self.stop(took_too_long(self._timeout_s))
@@ -108,7 +120,7 @@ def _check(output: RequestOutput) -> None:
     """Refuse a sample that has no end a client could know; what the client asked for may be why."""
     for sample in output.outputs:
         if sample.finish_reason == "error" and sample.error_param is not None:
-            raise ApiError(400, str(sample.stop_reason), param=sample.error_param)
+            raise RequestError(str(sample.stop_reason), param=sample.error_param)
         if sample.finish_reason == "error":
             raise ApiError(500, str(sample.stop_reason), type="server_error", code="generation_failed")
         if sample.finish_reason == "abort":

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from vcore.errors import EngineDeadError
+from vcore.errors import EngineDeadError, RequestError
+from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError
 
-COMPLETIONS = "/v1/completions"
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 BODY = {"prompt": "hi"}
 STREAM = {"prompt": "hi", "stream": True}
 
@@ -122,6 +123,38 @@ def test_what_the_client_asked_for_may_be_why_a_request_cannot_go_on(
     else:
         assert server.post(COMPLETIONS, STREAM).json() == {"error": error}
     assert server.engine.open_ids == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (COMPLETIONS, {"guided_grammar": 'start: "a"'}, "guided_grammar"),
+        (COMPLETIONS, {"response_format": {"type": "json_object"}}, "response_format"),
+        (COMPLETIONS, {"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+def test_a_form_is_called_by_the_field_that_asked_for_it(
+    server: Any, path: str, body: dict[str, Any], field: str
+) -> None:
+    prompt = BODY if path == COMPLETIONS else {"messages": [{"role": "user", "content": "x"}]}
+    for stream in (False, True):
+        error = server.post(path, prompt | body | {"stream": stream}).json()["error"]
+        assert (error["param"], error["message"]) == (field, f"{field}: this engine has no plugin for it")
+
+
+def test_a_form_that_fails_later_is_called_by_that_field_too(server: Any) -> None:
+    param = "structured_output.grammar"
+    server.engine.failures[2] = (f"{param} cannot be enforced any further", param)
+    context = server.app.state.context
+
+    async def work() -> None:
+        generation = context.generation("one", ["hi"], SamplingParams(), form_field="guided_grammar")
+        with pytest.raises(RequestError, match=r"^guided_grammar cannot be enforced any further$") as caught:
+            await generation.results()
+        assert caught.value.param == "guided_grammar"
+
+    run(server, work)
 
 
 def test_a_failure_before_the_first_token_has_its_status_in_a_stream_too(make_server: Any, scripted: Any) -> None:

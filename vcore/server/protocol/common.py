@@ -78,6 +78,12 @@ class StructuredFields(RequestModel):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
 
+    @property
+    def form_field(self) -> str | None:
+        """The field that asks for the form; None if none does."""
+        names = ("response_format", "structured_outputs", *GUIDED_FIELDS)
+        return next((name for name in names if getattr(self, name) is not None), None)
+
     def structured_output(self) -> StructuredOutput | None:
         """The form; None if none was asked for.
 

@@ -27,7 +27,8 @@ router = APIRouter(tags=["generation"])
 async def create_chat_completion(body: ChatCompletionRequest, request: Request, context: Context) -> Response:
     """Go on with a conversation."""
     plan = await plan_chat(context, body)
-    writer = ChatWriter(context.generation(new_id("chatcmpl-"), [plan.prompt], plan.params), plan)
+    generation = context.generation(new_id("chatcmpl-"), [plan.prompt], plan.params, form_field=plan.form_field)
+    writer = ChatWriter(generation, plan)
     if body.stream:
         return await open_stream(request, writer.stream(body.stream_options))
     return JsonResponse(await until_disconnect(request.receive, writer.whole()))

@@ -39,7 +39,7 @@ async def create_completion(body: CompletionRequest, request: Request, context: 
         discard_output=body.max_tokens == 0,
     )
     params = completion_params(body, context.settings)
-    generation = context.generation(new_id("cmpl-"), _split(body.prompt), params)
+    generation = context.generation(new_id("cmpl-"), _split(body.prompt), params, form_field=body.form_field)
     writer = CompletionWriter(context.engine, generation, form)
     if body.stream:
         return await open_stream(request, writer.stream(body.stream_options))

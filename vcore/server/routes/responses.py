@@ -28,7 +28,7 @@ router = APIRouter(tags=["generation"])
 async def create_response(body: ResponsesRequest, request: Request, context: Context) -> Response:
     """Answer a text or a conversation; nothing is stored."""
     plan = await plan_chat(context, as_chat_request(body))
-    generation = context.generation(new_id("resp_"), [plan.prompt], plan.params)
+    generation = context.generation(new_id("resp_"), [plan.prompt], plan.params, form_field=plan.form_field)
     writer = ResponsesWriter(generation, plan, body)
     if body.stream:
         return await open_stream(request, writer.stream(), writer.failure)
