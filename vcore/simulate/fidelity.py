@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from vcore.bench.percentiles import percentiles
 from vcore.config import EngineConfig, load_config
 from vcore.engine.build import build_engine
 from vcore.simulate.calibration import calibrate
+from vcore.simulate.deployment import Deployment
 from vcore.simulate.engine_replay import ReplayClock, WallClock, replay_engine, requests_of
 from vcore.simulate.logged_times import LoggedTimes, logged_trace
 from vcore.simulate.settings import FleetOptions, resolve_settings
@@ -57,30 +58,57 @@ def measure_fidelity(
     """
     clock = clock or WallClock()
     found = calibrate(config, repeats=repeats, base_dir=base_dir, plugins=plugins, report=report, clock=clock)
-    log = StepLog()
-    overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
-    engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
-    try:
-        assert found.deployment.cache_tokens is not None
-        trace, num_cut = cut_lengths(trace, min(engine.max_model_len, found.deployment.cache_tokens))
-        report(f"{len(trace.requests)} requests in real time, {trace.duration_s:.0f} s")
-        served, entered = replay_engine(engine.core, list(requests_of(trace, engine.vocab_size)), log, clock)
-        resolved = engine.config.model_copy(update={"executor": config.executor, "model": config.model})
-    finally:
-        engine.core.shutdown()
-    settings = resolve_settings(resolved, found.deployment, trace, FleetOptions(), base_dir=base_dir)
+    served = _serve(config, found.deployment, trace, base_dir, plugins, report, clock)
+    trace, log = served.trace, served.log
+    settings = resolve_settings(served.config, found.deployment, trace, FleetOptions(), base_dir=base_dir)
     own = fit_step_time([entry.load for entry in log.entries], [entry.seconds for entry in log.entries])
     driven = replace(settings, step_time=LoggedTimes(log), fleet=FleetOptions(together=False))
     return {
         "num_requests": len(trace.requests),
-        "num_cut": num_cut,
+        "num_cut": served.num_cut,
         "steps": len(log.entries),
         "calibration_error": found.error,
-        "engine": _figures(trace, served),
+        "engine": _figures(trace, served.timeline),
         "simulation": _figures(trace, simulate(trace, settings).timeline),
         "fitted_to_run": _figures(trace, simulate(trace, replace(settings, step_time=own)).timeline),
-        "driven_hit_rate": _hit_rate(trace, simulate(logged_trace(trace, log, entered), driven).timeline),
+        "driven_hit_rate": _hit_rate(trace, simulate(logged_trace(trace, log, served.entered), driven).timeline),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What an engine did with a trace."""
+
+    config: EngineConfig
+    """Resolved, but for the executor and the model, which a simulation needs as they were given."""
+    trace: Trace
+    num_cut: int
+    log: StepLog
+    timeline: Timeline
+    entered: list[int]
+
+
+def _serve(
+    config: EngineConfig,
+    deployment: Deployment,
+    trace: Trace,
+    base_dir: Path | None,
+    plugins: Sequence[object],
+    report: Callable[[str], None],
+    clock: ReplayClock,
+) -> _Served:
+    log = StepLog()
+    overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
+    engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
+    try:
+        assert deployment.cache_tokens is not None, "a calibration says how much the cache holds"
+        trace, num_cut = cut_lengths(trace, min(engine.max_model_len, deployment.cache_tokens))
+        report(f"{len(trace.requests)} requests in real time, {trace.duration_s:.0f} s")
+        timeline, entered = replay_engine(engine.core, list(requests_of(trace, engine.vocab_size)), log, clock)
+        resolved = engine.config.model_copy(update={"executor": config.executor, "model": config.model})
+    finally:
+        engine.core.shutdown()
+    return _Served(resolved, trace, num_cut, log, timeline, entered)
 
 
 def _hit_rate(trace: Trace, timeline: Timeline) -> float:
