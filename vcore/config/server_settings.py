@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_serializer, model_validator
 
 from vcore.config.node import ConfigNode
+from vcore.config.secrets import MASK, fill_references, is_reference
+from vcore.errors import ConfigError
 
 __all__ = ["ServerSettings"]
 
-Seconds = Annotated[float, Field(gt=0.0)]
+_LONGEST_S = 365 * 24 * 3600
+"""A year: beyond it, and at infinity, timers have their own ideas."""
+
+Seconds = Annotated[float, Field(gt=0.0, le=_LONGEST_S)]
+Port = Annotated[int, Field(ge=0, le=65535, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+
+_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")
+"""What comes out of a header as it went in."""
 
 
 class ServerSettings(ConfigNode):
-    """How the engine is served over HTTP; `vcore serve` reads it, and all else ignores it."""
+    """How the engine is served over HTTP; `vcore serve` reads it, and all else ignores it.
+
+    So references to environment variables are filled in by `filled`, where it is served: elsewhere the variables need
+    not be set.
+    """
+
+    _unread: ClassVar[frozenset[str]] = frozenset({"api_keys"})
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address to listen on; ``0.0.0.0`` for every one of this machine."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    port: Port = 8000
     """0 takes any free one."""
     model_names: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """What clients call the model; the first one stands in answers. Empty: `model.path`."""
@@ -31,23 +48,23 @@ class ServerSettings(ConfigNode):
     """A PEM file with the private key."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the server from a browser; ``*`` for all."""
-    max_connections: Annotated[int, Field(ge=1)] = 8192
+    max_connections: Positive = 8192
     """Most connections at a time. Beyond them the one that has been idle longest makes room; if none is idle, the new
     one is refused (503)."""
     head_timeout_s: Seconds = 20.0
     """Seconds within which a request's line and headers must have arrived, and a TLS handshake must be done."""
-    keep_alive_s: Annotated[int, Field(ge=1)] = 65
+    keep_alive_s: Annotated[int, Field(ge=1, le=_LONGEST_S, strict=True)] = 65
     """Seconds after which a connection without another request is closed; best longer than a proxy's, so that it is
     the proxy who closes."""
-    max_body_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
+    max_body_bytes: Positive = 16 * 1024 * 1024
     """Requests with a larger body are refused (413)."""
     body_timeout_s: Seconds = 60.0
     """Seconds within which a request's body must have arrived (408)."""
-    max_queue: Annotated[int, Field(ge=0)] = 4096
+    max_queue: Annotated[int, Field(ge=0, strict=True)] = 4096
     """How many samples may wait beside the `scheduler.max_num_seqs` that run; more are refused (429)."""
     request_timeout_s: Seconds | None = None
     """Seconds after which a request is ended with an error (504); None: never."""
-    drain_s: Annotated[float, Field(ge=0.0)] = 30.0
+    drain_s: Annotated[float, Field(ge=0.0, le=_LONGEST_S)] = 30.0
     """After the first SIGTERM or Ctrl-C: seconds that open requests have to finish before they are ended."""
     exit_when_dead: bool = True
     """End with status 1 if the engine has died and is not started again, so that whatever watches this process acts.
@@ -74,11 +91,35 @@ class ServerSettings(ConfigNode):
     def _agrees_with_itself(self) -> ServerSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both, or none")
-        if any(not key.get_secret_value() for key in self.api_keys):
-            raise ValueError("an API key is empty, so that anybody would have it; leave it out to need none")
+        _check_keys(self.api_keys)
+        if any(_KEY.fullmatch(key.get_secret_value()) is None for key in self.api_keys):
+            raise ValueError(
+                "an API key can never be sent: in a header it must be ASCII, without control characters, and without "
+                "white space around it, such as the line break at the end of a file that it was read from"
+            )
         if self.log_prompts and not self.log_requests:
             raise ValueError("log_prompts puts prompts into the lines of log_requests, which is off: switch it on, too")
         return self
+
+    @field_serializer("api_keys", when_used="json")
+    def _mask_keys(self, keys: tuple[SecretStr, ...]) -> list[str]:
+        """References may be shown, and go on working where they are read again."""
+        values = (key.get_secret_value() for key in keys)
+        return [value if is_reference(value) else MASK for value in values]
+
+    def filled(self) -> ServerSettings:
+        """The same with what environment variables hold in the place of ``${env:NAME}``.
+
+        Raises:
+            ConfigError: a variable is not set, or a key is none.
+        """
+        try:
+            values = fill_references([key.get_secret_value() for key in self.api_keys], SecretStr)
+            keys = tuple(map(SecretStr, values))
+            _check_keys(keys)
+        except ValueError as error:
+            raise ConfigError(f"server.api_keys: {error}") from None
+        return self.model_copy(update={"api_keys": keys})
 
     @property
     def guarded(self) -> bool:
@@ -99,3 +140,8 @@ class ServerSettings(ConfigNode):
     def trace_allowed(self) -> bool:
         """Whether ``/trace`` answers."""
         return self.enable_trace or self.guarded
+
+
+def _check_keys(keys: tuple[SecretStr, ...]) -> None:
+    if any(not key.get_secret_value() for key in keys):
+        raise ValueError("an API key is empty, so that anybody would have it; leave it out to need none")

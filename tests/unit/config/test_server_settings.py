@@ -24,10 +24,18 @@ def settings(**values: Any) -> ServerSettings:
         ({"tls_cert": "c.pem"}, "belong together"),
         ({"tls_key": "k.pem"}, "belong together"),
         ({"api_keys": [""]}, "empty"),
-        ({"api_keys": [MASK]}, r"server\.api_keys.*in a secret's place"),
         ({"port": 70000}, r"server\.port: found 70000"),
         ({"host": ""}, "host"),  # which would be every address
+        ({"api_keys": ["k", "key-of-a-file\n"]}, r"never be sent.*line break"),
+        ({"api_keys": [" "]}, "never be sent"),
+        ({"api_keys": ["kéy"]}, "never be sent"),
         ({"drain_s": -1}, "drain_s"),
+        ({"drain_s": float("inf")}, r"server\.drain_s: found inf"),  # of which there is no whole number of seconds
+        ({"head_timeout_s": float("nan")}, "head_timeout_s"),
+        ({"request_timeout_s": 1e300}, "request_timeout_s"),
+        ({"keep_alive_s": 10**30}, "keep_alive_s"),
+        ({"port": True}, r"server\.port: found True"),
+        ({"max_connections": "8"}, "max_connections"),
         ({"max_connections": 0}, "max_connections"),
         ({"log_prompts": True}, "log_requests"),
         ({"prot": 1}, r"server\.prot.*did you mean 'server\.port'"),
@@ -44,12 +52,27 @@ def test_prompts_are_logged_with_requests() -> None:
 
 def test_keys_are_masked_and_filled_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", "hush")
-    config = load_config({"server.api_keys": ["${env:THE_KEY}"]})
-    assert config.server.api_keys[0].get_secret_value() == "hush"
-    for shown in (repr(config), str(config.server), json.dumps(dump(config)), config.model_dump_json()):
+    config = load_config({"server.api_keys": ["${env:THE_KEY}", "hush too"]})
+    filled = config.server.filled()
+    assert [key.get_secret_value() for key in filled.api_keys] == ["hush", "hush too"]
+    for shown in (repr(config), str(filled), json.dumps(dump(config)), filled.model_dump_json()):
         assert "hush" not in shown
-    assert dump(config)["server"]["api_keys"] == [MASK]
+    assert dump(config)["server"]["api_keys"] == ["${env:THE_KEY}", MASK]
     assert load_config(config, {"server.port": 1}).server.api_keys == config.server.api_keys
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("${env:NO_SUCH}", "'NO_SUCH' is not set"), ("${env:EMPTY}", "empty"), (MASK, "in a secret's place")],
+)
+def test_keys_that_are_none_are_refused_where_they_are_needed(
+    key: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    needless = settings(api_keys=[key])  # of an offline engine, say
+    with pytest.raises(ConfigError, match=rf"server\.api_keys: .*{message}"):
+        needless.filled()
 
 
 @pytest.mark.parametrize(
