@@ -262,6 +262,7 @@ def test_where_what_is_popular_changes_it_does_not_stick_to_counts() -> None:
 
 BARS = [
     # Trace, blocks, the best of FIFO, LRU, LFU and SLRU, LRU, OPT.
+    ("mooncake_conversation", 10000, 0.2085, 0.2085, 0.3456),
     ("mooncake_synthetic", 5000, 0.1145, 0.0858, 0.2979),
     ("mooncake_synthetic", 10000, 0.1999, 0.1726, 0.3293),
     ("agent_miniswe", 500, 0.1799, 0.1265, 0.3357),
