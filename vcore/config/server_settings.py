@@ -92,11 +92,6 @@ class ServerSettings(ConfigNode):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: give both, or none")
         _check_keys(self.api_keys)
-        if any(_KEY.fullmatch(key.get_secret_value()) is None for key in self.api_keys):
-            raise ValueError(
-                "an API key can never be sent: in a header it must be ASCII, without control characters, and without "
-                "white space around it, such as the line break at the end of a file that it was read from"
-            )
         if self.log_prompts and not self.log_requests:
             raise ValueError("log_prompts puts prompts into the lines of log_requests, which is off: switch it on, too")
         return self
@@ -145,3 +140,8 @@ class ServerSettings(ConfigNode):
 def _check_keys(keys: tuple[SecretStr, ...]) -> None:
     if any(not key.get_secret_value() for key in keys):
         raise ValueError("an API key is empty, so that anybody would have it; leave it out to need none")
+    if any(_KEY.fullmatch(key.get_secret_value()) is None for key in keys):
+        raise ValueError(
+            "an API key can never be sent: in a header it must be ASCII, without control characters, and without "
+            "white space around it, such as the line break at the end of a file that it was read from"
+        )

@@ -34,9 +34,10 @@ def create_app(engine: EngineClient, settings: ServerSettings) -> FastAPI:
         settings: how to serve it.
 
     Raises:
-        ConfigError: a file that `settings` names cannot be read.
+        ConfigError: a file that `settings` names cannot be read, or a variable of the environment is not set.
         PluginError: a parser that the configuration names cannot be used.
     """
+    settings = settings.filled()
     app = FastAPI(title="vcore", docs_url=None, redoc_url=None)
     app.state.context = ServerContext.create(engine, settings)
     for module in _ROUTERS:

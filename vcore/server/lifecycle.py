@@ -56,11 +56,13 @@ def run_server(engine: AsyncLLM, settings: ServerSettings, announce: Announce) -
         announce: told the server's address.
 
     Raises:
-        ConfigError: the address cannot be had, or a file that `settings` names cannot be read; nothing was started.
+        ConfigError: the address cannot be had, a file that `settings` names cannot be read, or a variable is not set;
+            nothing was started.
         KeyboardInterrupt: a signal came before the engine had started.
         VcoreError: the engine could not be started.
         EngineDeadError: it was, but died and is not started again.
     """
+    settings.filled()  # raises before a model is loaded
     check_tls(settings)
     limits = ConnectionLimits(connections_allowed(settings.max_connections))
     with contextlib.closing(bind(settings)) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -49,7 +49,7 @@ def test_a_file_states_the_settings_and_options_win(file: str, served: list[Serv
     assert [one.log_requests for one in served] == [True, True, False]
     assert [one.drain_s for one in served] == [30.0, 5.0, 30.0]
     assert [one.model_names for one in served] == [("one", "two"), ("one", "two"), ("three",)]
-    assert [one.api_keys[0].get_secret_value() for one in served] == ["hush", "hush", "louder: # key"]
+    assert [one.filled().api_keys[0].get_secret_value() for one in served] == ["hush", "hush", "louder: # key"]
 
 
 def test_options_complete_what_the_file_begins(tmp_path: Path, served: list[ServerSettings]) -> None:
@@ -90,7 +90,7 @@ def test_a_lock_has_no_secret_and_cannot_be_served_by_mistake(
     from vcore.config import dump, load_config
 
     locked = tmp_path / "locked.json"
-    locked.write_text(json.dumps(dump(load_config(file))))
+    locked.write_text(json.dumps(dump(load_config(file, {"server.api_keys": ["hush"]}))))
     assert run(["serve", "-c", str(locked)]) == 2
     assert "server.api_keys" in capfd.readouterr().err
 
@@ -114,6 +114,7 @@ def test_the_engines_process_is_not_told_of_the_section(file: str, monkeypatch: 
         (["--host", "no.such.host.invalid"], "cannot listen"),
         (["--port", "70000"], "port"),
         (["--log-prompts"], "log_requests"),
+        (["--api-key", "${env:NO_SUCH}"], "'NO_SUCH' is not set"),
         (["--set", "model.pth=x"], "pth"),
     ],
 )

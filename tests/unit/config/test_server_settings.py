@@ -63,12 +63,18 @@ def test_keys_are_masked_and_filled_from_the_environment(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("${env:NO_SUCH}", "'NO_SUCH' is not set"), ("${env:EMPTY}", "empty"), (MASK, "in a secret's place")],
+    [
+        ("${env:NO_SUCH}", "'NO_SUCH' is not set"),
+        ("${env:EMPTY}", "empty"),
+        ("${env:LINE}", "can never be sent"),
+        (MASK, "in a secret's place"),
+    ],
 )
 def test_keys_that_are_none_are_refused_where_they_are_needed(
     key: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("LINE", "hush\n")
     monkeypatch.delenv("NO_SUCH", raising=False)
     needless = settings(api_keys=[key])  # of an offline engine, say
     with pytest.raises(ConfigError, match=rf"server\.api_keys: .*{message}"):
