@@ -72,7 +72,7 @@ def run_server(engine: AsyncLLM, settings: ServerSettings, announce: Announce) -
 async def _run(
     engine: AsyncLLM, settings: ServerSettings, limits: ConnectionLimits, listener: socket.socket, announce: Announce
 ) -> None:
-    async with _started(engine):
+    async with _started(engine) as signals:
         app = create_app(engine, settings)
         app.state.observability.http.connections = limits
         make_connection = partial(HttpConnection, limits=limits, head_timeout_s=settings.head_timeout_s)
@@ -89,22 +89,46 @@ async def _run(
         listen(listener, settings)
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not walk through it while streams wait
-        with _on_signals(ending.on_signal):
-            await server.serve(sockets=[listener])
+        signals.pass_to(ending.on_signal)
+        await server.serve(sockets=[listener])
         ending.check_engine()
 
 
+class _Signals:
+    """Where signals go: at first they end the start; later they go to the server, also those in between."""
+
+    def __init__(self, starting: asyncio.Future[None]) -> None:
+        self._starting = starting
+        self._handler: Callable[[], object] | None = None
+        self._num_late = 0
+        """Those that came too late to end the start, and before there was a handler."""
+
+    def __call__(self) -> None:
+        """Take one."""
+        if self._handler is not None:
+            self._handler()
+        elif not self._starting.cancel():
+            self._num_late += 1
+
+    def pass_to(self, handler: Callable[[], object]) -> None:
+        """Call `handler` for each from now on, and for those in between."""
+        self._handler = handler
+        for _ in range(self._num_late):
+            handler()
+
+
 @asynccontextmanager
-async def _started(engine: AsyncLLM) -> AsyncIterator[None]:
-    """The engine runs in the block. A signal before that ends the attempt."""
+async def _started(engine: AsyncLLM) -> AsyncIterator[_Signals]:
+    """The engine runs in the block. A signal before that ends the attempt; in it, they go where the block says."""
     starting = asyncio.ensure_future(engine.start())
+    signals = _Signals(starting)
     try:
-        with _on_signals(starting.cancel):
+        with _on_signals(signals):
             try:
                 await starting
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
-        yield
+            yield signals
     finally:
         await engine.close()
 

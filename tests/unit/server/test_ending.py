@@ -117,6 +117,30 @@ def test_a_signal_while_the_model_is_loaded_ends_the_attempt(number: signal.Sign
     assert engine.life == ["start", "close"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_the_start_and_the_first_request_ends_the_server(number: signal.Signals) -> None:
+    class ReadyEngine(LivingEngine):
+        def add_listener(self, listener: Any) -> None:
+            super().add_listener(listener)
+            if len(self.life) == 2:
+                self.life.append("signal")
+                interrupt(number)
+
+    engine = ReadyEngine()
+    run(engine, lambda _: None)
+    assert engine.life == ["start", "ready", "signal", "close"]
+
+
+def test_a_signal_that_is_too_late_to_end_the_start_ends_the_server() -> None:
+    class JustReady(LivingEngine):
+        async def on_start(self) -> None:
+            interrupt()
+
+    engine = JustReady()
+    run(engine, lambda _: None)
+    assert engine.life == ["start", "ready", "close"]
+
+
 def test_an_engine_that_cannot_be_started_is_closed_and_told() -> None:
     class NoEngine(LivingEngine):
         async def on_start(self) -> None:
