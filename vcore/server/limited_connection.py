@@ -6,11 +6,10 @@ import asyncio
 import sys
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from vcore.server.connection_limits import ConnectionLimits
 from vcore.server.errors import ApiError
 from vcore.server.json_response import encode
+from vcore.server.pipelined_connection import PipelinedConnection
 
 __all__ = ["LimitedConnection", "final_answer"]
 
@@ -36,7 +35,7 @@ def final_answer(error: ApiError, phrase: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
-class LimitedConnection(HttpToolsProtocol):
+class LimitedConnection(PipelinedConnection):
     """Tells the limits when it waits for its client and when it works, and ends if there is no place for it."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits | None = None, **kwargs: Any) -> None:
