@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
+from vcore.engine.remote.environment import engine_environment
 from vcore.errors import EngineError
 
 if TYPE_CHECKING:
@@ -63,11 +65,17 @@ def measure_offline(
         most = max_concurrency if own == "auto" else min(own, max_concurrency)
         engine = replace(engine, config=load_config(engine.config, {"scheduler.max_num_seqs": most}))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    # As a served engine's process has them, and before a library that reads them is loaded.
+    variables = engine_environment(os.environ)
+    with ProcessPoolExecutor(1, context, initializer=_set_variables, initargs=(variables,)) as pool:
         try:
             return pool.submit(_rates, engine, [*runs], [*warm_up]).result()
         except BrokenProcessPool:
             raise EngineError("the offline engine's process ended before it had measured anything") from None
+
+
+def _set_variables(variables: dict[str, str]) -> None:
+    os.environ.update(variables)
 
 
 def _rates(engine: OfflineEngine, runs: list[Sequence[LoadRequest]], warm_up: list[LoadRequest]) -> list[float]:

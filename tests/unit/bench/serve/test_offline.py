@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from vcore.bench.serve import offline
 from vcore.bench.serve.offline import OfflineEngine, measure_offline
 from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
+from vcore.engine.remote.environment import engine_environment
 
 ENGINE = OfflineEngine(config=EngineConfig(), base_dir=None, temperature=0.5, detokenize=True)
 
@@ -44,8 +46,10 @@ class RecordingLLM:
 class Inline:
     """In the place of a pool of processes."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
+    variables: dict[str, str]
+
+    def __init__(self, *_: object, initializer: object, initargs: tuple[dict[str, str]]) -> None:
+        [type(self).variables] = initargs
 
     def __enter__(self) -> Inline:
         return self
@@ -73,6 +77,11 @@ def test_the_same_warm_up_then_every_run_in_its_order() -> None:
     assert [prompts for prompts, _ in RecordingLLM.calls] == [["w"], ["a", "b"], ["c"]]
     assert len(rates) == 2
     assert all(rate > 0 for rate in rates)
+
+
+def test_libraries_are_told_what_a_served_engine_tells_them() -> None:
+    measure_offline(ENGINE, [texts("a")])
+    assert Inline.variables == engine_environment(os.environ)
 
 
 def test_no_warm_up_if_the_target_had_none() -> None:
