@@ -115,6 +115,8 @@ def _read(folder: Path) -> _Said:
             raise _UnservedError(f"{_MODULES} has a module {surplus[0]!r}; served are {', '.join(_KNOWN)}")
         if kinds.count("Pooling") != 1:
             raise _UnservedError(f"{_MODULES} has {kinds.count('Pooling')} modules that pool; one is served")
+        if "Normalize" in kinds[: kinds.index("Pooling")]:
+            raise _UnservedError(f"{_MODULES} normalises before it pools; served is to normalise what was pooled")
         return _read_pooling(folder / dict(modules)["Pooling"] / "config.json", folder, normalize)
     except _UnservedError as error:
         return _Said(None, str(error), normalize)
@@ -159,5 +161,7 @@ def _pooling_modes(file: Path, name: str) -> list[str]:
 def _json(file: Path, name: str) -> Any:  # whatever JSON holds
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:  # clients are told, too, whom the folder does not concern
+        raise _UnservedError(f"{name} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise _UnservedError(f"{name} cannot be read: {error}") from error

@@ -112,7 +112,9 @@ def test_what_is_not_served_waits_until_it_is_needed(
     assert says in found.why_not
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', '["a"]', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["{", '{"a": 1}', '["a"]', "\xff", "[" * 100_000], ids=["cut", "object", "texts", "bytes", "deep"]
+)
 def test_a_damaged_list_of_modules_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_bytes(content.encode("latin-1"))
     found, why = resolved(tmp_path)
@@ -124,7 +126,14 @@ def test_a_damaged_list_of_modules_is_none(tmp_path: Path, content: str) -> None
 def test_paths_stay_in_the_model_s_folder(tmp_path: Path, path: str) -> None:
     found, why = resolved(write(tmp_path, {"pooling_mode": "mean"}, path=path))
     assert found.mode is None
-    assert "leads out" in why or "cannot be read" in why
+    assert "leads out" in why or "missing/config.json cannot be read: No such file" in why
+    assert str(tmp_path) not in why
+
+
+def test_vectors_are_not_normalised_before_they_are_pooled(tmp_path: Path) -> None:
+    found, why = resolved(write(tmp_path, {"pooling_mode": "mean"}, "Transformer", "Normalize", "Pooling"))
+    assert found.mode is None
+    assert "before it pools" in why
 
 
 @pytest.mark.parametrize("wanted", ["last", "mean"])
