@@ -66,8 +66,8 @@ def check_text_fits(text: str, tokenizer: Tokenizer, max_model_len: int, param: 
     """
     if len(text) > max_model_len and (fewest := tokenizer.fewest_tokens(text)) > max_model_len:
         raise RequestTooLargeError(
-            f"the prompt has {len(text)} characters, so at least {fewest} tokens, and at most {max_model_len - 1} fit: "
-            f"max_model_len={max_model_len} counts prompt and output together. Shorten the prompt",
+            f"the prompt has {len(text)} characters, so at least {fewest} tokens, and the model's length is "
+            f"max_model_len={max_model_len}. Shorten the prompt",
             param=param,
         )
 

@@ -124,7 +124,7 @@ def test_length_is_refused_with_the_numbers_and_cuts_max_tokens(with_text: Input
 
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(byte_tokenizer: Tokenizer) -> None:
     longest = max(len(byte_tokenizer.id_to_token(token) or "") for token in range(byte_tokenizer.vocab_size))
-    told = f"has {32 * longest + 1} characters, so at least 33 tokens"
+    told = f"has {32 * longest + 1} characters, so at least 33 tokens, and the model's length is max_model_len=32"
 
     def never(*_: Any, **__: Any) -> list[int]:
         raise AssertionError("it was tokenised")
