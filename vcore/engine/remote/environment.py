@@ -20,14 +20,7 @@ _LIBRARY_SETTINGS = {
 it keeps as many again: a process that computes prompts of all lengths grows by 700 to 900 MB, and by 400 if only one of
 the two is bounded. With 128 of each it is 100 MB, room for the products of 25 batch sizes, and takes no more time."""
 
-_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_SPINS = "1000"
-"""How often a thread of libgomp (torch's OpenMP on Linux) looks for work before it sleeps. By itself it looks 300,000
-times: for some 10 ms it holds a processor that the HTTP process, or the very thread it waits for, could use. 1,000 is
-what libgomp takes when it knows that there are too few processors; of other processes it knows nothing."""
-
 
 def engine_environment(ours: Mapping[str, str]) -> dict[str, str]:
     """Our variables, and those that libraries of the engine need; what the user has set himself stays as it is."""
-    waiting = {} if any(name in ours for name in _WAITING) else {_WAITING[0]: _SPINS}
-    return {**_LIBRARY_SETTINGS, **waiting, **ours}
+    return {**_LIBRARY_SETTINGS, **ours}

@@ -19,12 +19,6 @@ def test_caches_are_bounded_unless_the_user_says_otherwise() -> None:
     assert {name: found[name] for name in ("HOME", *NAMES)} == {"HOME": "/me", NAMES[0]: "7", NAMES[1]: "128"}
 
 
-def test_threads_do_not_spin_for_long_unless_the_user_says_otherwise() -> None:
-    assert engine_environment({})["GOMP_SPINCOUNT"] == "1000"
-    assert engine_environment({"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
-    assert "GOMP_SPINCOUNT" not in engine_environment({"OMP_WAIT_POLICY": "active"}), "it would win over the policy"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_process_has_them(llm: AsyncLLM, runner: asyncio.Runner) -> None:
     pid = llm.health().pid
@@ -32,5 +26,4 @@ def test_the_process_has_them(llm: AsyncLLM, runner: asyncio.Runner) -> None:
         return
     variables = dict(one.split("=", 1) for one in Path(f"/proc/{pid}/environ").read_text().split("\0") if one)
     assert {name: variables[name] for name in NAMES} == dict.fromkeys(NAMES, "128")
-    assert "GOMP_SPINCOUNT" in variables or "OMP_WAIT_POLICY" in variables
     assert "PATH" in variables
