@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_serializer, model_validator
 
@@ -94,6 +95,11 @@ class ServerSettings(ConfigNode):
         _check_keys(self.api_keys)
         if self.log_prompts and not self.log_requests:
             raise ValueError("log_prompts puts prompts into the lines of log_requests, which is off: switch it on, too")
+        if "@" in urlsplit(self.otlp_traces_endpoint or "").netloc:
+            raise ValueError(
+                "otlp_traces_endpoint holds a user or password, which is shown in clear where the configuration is: "
+                "take it out, and set OTEL_EXPORTER_OTLP_HEADERS=authorization=... in the environment"
+            )
         return self
 
     @field_serializer("api_keys", when_used="json")

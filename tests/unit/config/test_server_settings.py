@@ -38,6 +38,7 @@ def settings(**values: Any) -> ServerSettings:
         ({"max_connections": "8"}, "max_connections"),
         ({"max_connections": 0}, "max_connections"),
         ({"log_prompts": True}, "log_requests"),
+        ({"otlp_traces_endpoint": "https://user:secret@collector:4318/v1/traces"}, "OTEL_EXPORTER_OTLP_HEADERS"),
         ({"prot": 1}, r"server\.prot.*did you mean 'server\.port'"),
     ],
 )
