@@ -74,7 +74,7 @@ class Fallback(ModelContract):
             "cache": {"block_size": 4, "num_blocks": 200},
             "scheduler": {"max_num_batched_tokens": 17, "max_num_seqs": 8},
         }
-        with LLM(str(tiny.folder), config=tree, progress=False) as llm:
+        with LLM(str(tiny.folder), config=tree, progress=False, **{"model.pooling": "mean"}) as llm:
             yield llm
 
     def test_a_missing_or_surplus_tensor_is_named(  # type: ignore[override]  # not on `meta`: names are converted
