@@ -76,7 +76,7 @@ def calibrate(
         model = fit_step_time(loads, seconds)
         deployment = Deployment(
             name=name or str(engine.config.model.path),
-            derived_from=f"{len(loads)} loads, each the mean of {repeats} steps, vcore simulate --calibrate",
+            derived_from=f"{len(loads)} different steps in {repeats} passes, vcore simulate --calibrate",
             step_time=model,
             cache_tokens=max(1, _cache_tokens(engine)),
             max_num_seqs=_resolved(scheduler.max_num_seqs),
@@ -92,10 +92,10 @@ def calibrate(
 def _measure(
     engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None], clock: Callable[[], float]
 ) -> tuple[list[StepLoad], list[float]]:
-    """Different loads, and the mean time of each."""
+    """Different loads, and the mean time of each; loads with prompts are of one pass each."""
     times: dict[StepLoad, list[float]] = {}
-    batches = list(calibration_batches(_limits(engine)))
     for repeat in range(repeats + 1):
+        batches = list(calibration_batches(_limits(engine), repeat))
         report(f"pass {repeat + 1} of {repeats + 1}: {len(batches)} batches")
         log.entries.clear()
         tokens = _Tokens(engine.vocab_size, repeat)

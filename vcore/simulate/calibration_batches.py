@@ -50,17 +50,22 @@ class CalibrationBatch:
     late: CalibrationRow | None = None
 
 
-def calibration_batches(limits: EngineLimits) -> Iterator[CalibrationBatch]:
+def calibration_batches(limits: EngineLimits, seed: int = 0) -> Iterator[CalibrationBatch]:
     """Batches from which each term of `StepTimeModel` can be told: what traffic does, as far as the limits allow.
 
     For each length of context first the documents themselves, in chunks as long as a step may be. Then, over contexts
     that are cached by now, prompts with a few to many tokens of their own; and more and more rows that generate after
     contexts of different lengths, as those of traffic are, among which such a prompt comes. Without a prefix cache the
     contexts are computed anew each time, and the prompts that come alone are left out.
+
+    The tokens that prompts have of their own are drawn anew for each `seed`, a quarter fewer or more: traffic brings
+    lengths that were not there before, and libraries compile for those.
     """
     most = min(limits.max_model_len, limits.cache_tokens // 2)
     for context in _contexts(most):
-        yield from _over(context, [tail for tail in _TAILS if context + tail <= most], limits)
+        rng = np.random.default_rng((seed, context))
+        drawn = [max(1, int(tail * rng.uniform(0.75, 1.25))) for tail in _TAILS if context + tail <= most]
+        yield from _over(context, [min(tail, most - context) for tail in drawn], limits)
 
 
 def _contexts(most: int) -> list[int]:
