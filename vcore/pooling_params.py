@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vcore.errors import RequestError
-from vcore.suggestions import did_you_mean
+from vcore.params_error import params_error
 
 __all__ = ["PoolingMode", "PoolingParams"]
 
@@ -40,14 +39,4 @@ class PoolingParams(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _request_error(error) from None
-
-
-def _request_error(error: ValidationError) -> RequestError:
-    first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        names = list(PoolingParams.model_fields)
-        hint = did_you_mean(location, names, most=1) or f"; known: {', '.join(names)}"
-        return RequestError(f"PoolingParams has no {location!r}{hint}", param=location)
-    return RequestError(f"PoolingParams.{location}: {first['msg']}, got {first['input']!r:.200}", param=location)
+            raise params_error(PoolingParams, error) from None

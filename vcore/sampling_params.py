@@ -6,9 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vcore.errors import RequestError
+from vcore.params_error import params_error
 from vcore.structured_output import StructuredOutput
-from vcore.suggestions import did_you_mean
 
 __all__ = ["LogitsProcessorRequest", "SamplingParams"]
 
@@ -97,7 +96,7 @@ class SamplingParams(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _request_error(error) from None
+            raise params_error(SamplingParams, error) from None
 
     @field_validator("stop", "bad_words", mode="before")
     @classmethod
@@ -148,19 +147,3 @@ class SamplingParams(BaseModel):
     def greedy(self) -> bool:
         """Whether the most likely token is taken."""
         return self.temperature == 0.0
-
-
-def _request_error(error: ValidationError) -> RequestError:
-    first = error.errors()[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, RequestError):  # of a part that words its own
-        return cause
-    location = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        names = list(SamplingParams.model_fields)
-        hint = did_you_mean(location, names, most=1) or f"; known: {', '.join(names)}"
-        return RequestError(f"SamplingParams has no {location!r}{hint}", param=location)
-    message = first["msg"].removeprefix("Value error, ")
-    if not location:
-        return RequestError(f"SamplingParams: {message}")
-    return RequestError(f"SamplingParams.{location}: {message}, got {first['input']!r:.200}", param=location)

@@ -10,7 +10,7 @@ from vcore.engine.prompts import Prompt
 from vcore.errors import RequestError
 from vcore.outputs import EmbeddingOutput
 from vcore.pooling_params import PoolingParams
-from vcore.server.errors import ApiError, took_too_long
+from vcore.server.errors import ApiError, aborted, took_too_long
 from vcore.server.observability import note_request
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class EmbeddingRun:
         except RequestError as error:
             raise self._about_input(error, index) from error
         if output.finish_reason == "abort":
-            raise ApiError(503, "the request was aborted", type="server_error", code="aborted", retry_after=1)
+            raise aborted()
         if output.embedding is None:
             raise ApiError(500, str(output.error), type="server_error", code="embedding_failed")
         return output

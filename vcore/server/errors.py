@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vcore.errors import EngineDeadError, EngineError, RequestError, RequestTooLargeError
 from vcore.server.protocol.errors import ErrorResponse
 
-__all__ = ["ApiError", "api_error", "took_too_long"]
+__all__ = ["ApiError", "aborted", "api_error", "took_too_long"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,11 @@ def api_error(error: BaseException) -> ApiError:
     logger.error("a request failed in a way that nobody foresaw", exc_info=error)
     what = f"{type(error).__name__} inside the server; its log has the details"
     return ApiError(500, what, type="server_error", code="internal_error")
+
+
+def aborted() -> ApiError:
+    """The end of a request that the engine gave up, though nobody on this side asked for that."""
+    return ApiError(503, "the request was aborted", type="server_error", code="aborted", retry_after=1)
 
 
 def took_too_long(seconds: float) -> ApiError:

@@ -11,7 +11,7 @@ from vcore.engine.prompts import Prompt
 from vcore.errors import RequestError
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
-from vcore.server.errors import ApiError, took_too_long
+from vcore.server.errors import ApiError, aborted, took_too_long
 from vcore.server.merge import merge
 from vcore.server.observability import note_request
 from vcore.server.stoppable import Stoppable
@@ -124,4 +124,4 @@ def _check(output: RequestOutput) -> None:
         if sample.finish_reason == "error":
             raise ApiError(500, str(sample.stop_reason), type="server_error", code="generation_failed")
         if sample.finish_reason == "abort":
-            raise ApiError(503, "the request was aborted", type="server_error", code="aborted", retry_after=1)
+            raise aborted()
