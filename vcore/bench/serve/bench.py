@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -19,7 +20,10 @@ from vcore.bench.serve.source import LoadSource, as_text
 from vcore.bench.serve.target import Target
 from vcore.errors import EngineError
 
-__all__ = ["LoadOptions", "ServeBench", "ServeResult"]
+__all__ = ["LoadOptions", "Reference", "ServeBench", "ServeResult"]
+
+Reference = Callable[[Sequence[LoadRequest]], float]
+"""Computes requests elsewhere, and says how many output tokens a second that gave."""
 
 _WARM_UP_REQUESTS = 32
 _WARM_UP_TOKENS = 8
@@ -67,6 +71,8 @@ class ServeResult:
     """Runs of all requests at once."""
     offline_requests: list[list[LoadRequest]] = field(default_factory=list)
     """What these runs asked for."""
+    reference_rates: list[float] = field(default_factory=list)
+    """Output tokens a second that the same requests gave elsewhere, a run each; empty without a comparison."""
     warm_up_requests: list[LoadRequest] = field(default_factory=list)
     """What was asked for before all else; empty without a warm-up."""
 
@@ -80,17 +86,26 @@ class ServeBench:
     """Puts the loads that were asked for on a target."""
 
     def __init__(
-        self, target: Target, source: LoadSource, options: LoadOptions, report: Callable[[str], None] = lambda _: None
+        self,
+        target: Target,
+        source: LoadSource,
+        options: LoadOptions,
+        report: Callable[[str], None] = lambda _: None,
+        *,
+        reference: Reference | None = None,
     ) -> None:
         """Args:
         target: entered already.
         source: of requests.
         options: which loads.
         report: gets a line before and after each load.
+        reference: takes its turn with the target at the warm-up and at every run of the offline throughput, so that
+            a machine that is faster at one time than at another favours neither.
         """
         self._source = source
         self._options = options
         self._report = report
+        self._reference = reference
         self._runner = LoadRunner(target, max_concurrency=options.max_concurrency, timeout_s=options.timeout_s)
         self._seeds = count(options.seed * 1000)  # one a load, so that none finds its prompts cached by another
 
@@ -127,20 +142,35 @@ class ServeBench:
         for request in requests:
             request.num_output_tokens = min(request.num_output_tokens, _WARM_UP_TOKENS)
         await self._runner.run(requests, [0.0] * number)
+        if self._reference is not None:
+            await asyncio.to_thread(self._reference, requests)
         return requests
 
     async def _measure_offline(self, result: ServeResult) -> None:
         number = self._options.num_requests or self._source.count
         for index in range(self._options.offline_runs):
-            self._report(f"offline throughput, run {index + 1}: {number} requests at once")
             requests = list(self._requests(number))
-            run = await self._runner.run(requests, [0.0] * number)
-            summary = summarise(run, self._options.slo)
-            if not summary["completed"]:
-                raise EngineError(f"no request came to its end, so there is no throughput: {summary['error_messages']}")
-            result.offline.append(summary)
             result.offline_requests.append(requests)
-            self._report(f"{summary['output_tokens_per_s']:,.0f} output tokens/s")
+            label = f"run {index + 1}: {number} requests at once"
+            turns = [self._run_target, self._run_reference]
+            for turn in turns if index % 2 == 0 else reversed(turns):
+                await turn(requests, result, label)
+
+    async def _run_target(self, requests: list[LoadRequest], result: ServeResult, label: str) -> None:
+        self._report(f"offline throughput, {label}")
+        run = await self._runner.run(requests, [0.0] * len(requests))
+        summary = summarise(run, self._options.slo)
+        if not summary["completed"]:
+            raise EngineError(f"no request came to its end, so there is no throughput: {summary['error_messages']}")
+        result.offline.append(summary)
+        self._report(f"{summary['output_tokens_per_s']:,.0f} output tokens/s")
+
+    async def _run_reference(self, requests: list[LoadRequest], result: ServeResult, label: str) -> None:
+        if self._reference is None:
+            return
+        self._report(f"LLM.generate, {label}")
+        result.reference_rates.append(await asyncio.to_thread(self._reference, requests))
+        self._report(f"{result.reference_rates[-1]:,.0f} output tokens/s")
 
     async def _load(self, rate: float | None) -> LoadRun:
         seed = next(self._seeds)

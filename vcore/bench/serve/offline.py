@@ -1,16 +1,17 @@
-"""`measure_offline`: the same requests through `LLM.generate`, in a process of its own: what serving is measured by."""
+"""`OfflineProcess`: requests through `LLM.generate`, in a process of its own: what serving is measured by."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
@@ -18,10 +19,14 @@ from vcore.engine.remote.environment import engine_environment
 from vcore.errors import EngineError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from vcore.engine.llm import LLM
     from vcore.engine.prompts import Prompt
 
-__all__ = ["OfflineEngine", "measure_offline"]
+__all__ = ["OfflineEngine", "OfflineProcess"]
+
+_SECONDS_TO_END = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,55 +42,96 @@ class OfflineEngine:
     is_chat: bool = False
     """Whether texts are messages of users, which the chat template makes prompts of."""
 
-
-def measure_offline(
-    engine: OfflineEngine,
-    runs: Sequence[Sequence[LoadRequest]],
-    *,
-    warm_up: Sequence[LoadRequest] = (),
-    max_concurrency: int | None = None,
-) -> list[float]:
-    """Output tokens a second of each run, all of its requests submitted at once.
-
-    The engine goes through what the target went through, in the same order, so that neither is warmer than the other
-    when a run begins, nor has more of its prompts cached.
-
-    Args:
-        engine: what to run with.
-        runs: requests with prompts of ids, text or messages.
-        warm_up: requests that go before them, and are not counted.
-        max_concurrency: if given, the engine runs no more requests at a time, as the load generator did.
-
-    Raises:
-        VcoreError: the engine cannot be made, or refuses a request.
-        EngineError: its process ended.
-    """
-    if max_concurrency is not None:
-        own = engine.config.scheduler.max_num_seqs
+    def limited(self, max_concurrency: int | None) -> OfflineEngine:
+        """One that runs no more requests at a time, as a load generator does; the same for None."""
+        if max_concurrency is None:
+            return self
+        own = self.config.scheduler.max_num_seqs
         most = max_concurrency if own == "auto" else min(own, max_concurrency)
-        engine = replace(engine, config=load_config(engine.config, {"scheduler.max_num_seqs": most}))
-    context = multiprocessing.get_context("spawn")
-    # As a served engine's process has them, and before a library that reads them is loaded.
-    variables = engine_environment(os.environ)
-    with ProcessPoolExecutor(1, context, initializer=_set_variables, initargs=(variables,)) as pool:
+        return replace(self, config=load_config(self.config, {"scheduler.max_num_seqs": most}))
+
+
+class OfflineProcess:
+    """A context manager. The engine is made when its first requests come.
+
+    It has to go through what the target goes through, in the same order, so that neither is warmer than the other when
+    a run begins, nor has more of its prompts cached.
+    """
+
+    def __init__(self, engine: OfflineEngine) -> None:
+        """Args:
+        engine: what to run with.
+        """
+        self._engine = engine
+
+    def __enter__(self) -> OfflineProcess:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        # As a served engine's process has them, and before a library that reads them is loaded.
+        variables = engine_environment(os.environ)
+        self._process = context.Process(target=_answer, args=(theirs, self._engine, variables), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.is_on_cpu: bool = self._receive()
+        """Whether it computes on the CPU, where there is room for it beside the target."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()  # which ends it, unless it computes
+        self._process.join(0.0 if kind else _SECONDS_TO_END)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+
+    def rate(self, requests: Sequence[LoadRequest]) -> float:
+        """Output tokens a second of `requests`, with prompts of ids, text or messages, all submitted at once.
+
+        Raises:
+            VcoreError: the engine cannot be made, or refuses a request.
+            EngineError: its process ended.
+        """
+        with contextlib.suppress(OSError):  # the answer says why
+            self._connection.send([*requests])
+        rate: float = self._receive()
+        return rate
+
+    def _receive(self) -> Any:
         try:
-            return pool.submit(_rates, engine, [*runs], [*warm_up]).result()
-        except BrokenProcessPool:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
             raise EngineError("the offline engine's process ended before it had measured anything") from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
-def _set_variables(variables: dict[str, str]) -> None:
+def _answer(connection: Connection, engine: OfflineEngine, variables: dict[str, str]) -> None:
+    """In the child: whether it is on the CPU, then the rate of each list of requests, or one error at last."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     os.environ.update(variables)
+    try:
+        connection.send(_is_on_cpu(engine.config.runtime.device))
+        requests = connection.recv()
+        from vcore.engine.llm import LLM
+
+        with LLM(config=engine.config, base_dir=engine.base_dir, progress=False) as llm:
+            while True:
+                connection.send(_rate(llm, requests, engine))
+                requests = connection.recv()
+    except EOFError:
+        return
+    except Exception as error:
+        connection.send(error)
 
 
-def _rates(engine: OfflineEngine, runs: list[Sequence[LoadRequest]], warm_up: list[LoadRequest]) -> list[float]:
-    """In the child."""
-    from vcore.engine.llm import LLM
+def _is_on_cpu(device: str) -> bool:
+    if device != "auto":
+        return device.startswith("cpu")
+    import torch
 
-    with LLM(config=engine.config, base_dir=engine.base_dir, progress=False) as llm:
-        if warm_up:
-            _rate(llm, warm_up, engine)
-        return [_rate(llm, requests, engine) for requests in runs]
+    return not torch.cuda.is_available()
 
 
 def _rate(llm: LLM, requests: Sequence[LoadRequest], engine: OfflineEngine) -> float:

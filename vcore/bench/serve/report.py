@@ -21,14 +21,15 @@ def describe(session: Session, options: LoadOptions) -> dict[str, Any]:
     Returns:
         ``target``, ``model``, ``workload``, ``cut_requests``, ``arrivals``, ``seed``, ``max_concurrency``, ``slo``,
         ``offline`` (the best run of all requests at once, with all ``runs``, or None), ``comparison`` (None, or
-        ``served`` and ``llm``, output tokens a second, and their ``ratio``) and ``loads``.
+        ``served`` and ``llm``, output tokens a second of the best run of each, their ``ratio``, and all runs of
+        `LLM.generate` as ``llm_runs``) and ``loads``.
     """
     info, result = session.info, session.result
     best = result.best_offline
     comparison = None
-    if best is not None and session.llm_rates:
-        served, llm = float(best["output_tokens_per_s"]), max(session.llm_rates)
-        comparison = {"served": served, "llm": llm, "ratio": served / llm}
+    if best is not None and result.reference_rates:
+        served, llm = float(best["output_tokens_per_s"]), max(result.reference_rates)
+        comparison = {"served": served, "llm": llm, "ratio": served / llm, "llm_runs": result.reference_rates}
     return {
         "target": info.name,
         "model": info.model,
@@ -68,6 +69,11 @@ def print_report(answer: Mapping[str, Any]) -> None:
     if answer["comparison"]:
         served, llm, ratio = (answer["comparison"][key] for key in ("served", "llm", "ratio"))
         console.print(Text(f"served {served:,.0f} output tokens/s, LLM.generate {llm:,.0f}: {ratio:.3f}"))
+        for name, rates in (
+            ("served", [run["output_tokens_per_s"] for run in answer["offline"]["runs"]]),
+            ("LLM.generate", answer["comparison"]["llm_runs"]),
+        ):
+            console.print(Text(f"  runs, {name}: {', '.join(f'{rate:,.0f}' for rate in rates)}"))
 
 
 def load_label(load: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
-"""`measure_serving`: a whole benchmark, from the start of its target to its end; then the offline engine."""
+"""`measure_serving`: a whole benchmark, from the start of its target to its end, and the offline engine beside it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from vcore.bench.serve.bench import LoadOptions, ServeBench, ServeResult
-from vcore.bench.serve.offline import OfflineEngine, measure_offline
+from vcore.bench.serve.offline import OfflineEngine, OfflineProcess
 from vcore.bench.serve.source import LoadSource
 from vcore.bench.serve.target import Target, TargetInfo
 
@@ -22,8 +23,6 @@ class Session:
     info: TargetInfo
     source: LoadSource
     result: ServeResult
-    llm_rates: list[float]
-    """Output tokens a second of the offline engine, a run each; empty without a comparison."""
 
 
 def measure_serving(
@@ -36,6 +35,8 @@ def measure_serving(
 ) -> Session:
     """Put loads on a target, close it, and run the same requests offline.
 
+    On a CPU the two take turns; elsewhere the offline engine follows the target, whose memory it needs.
+
     Args:
         make_target: called in the event loop.
         make_source: makes the requests, when the target is there and says how large its vocabulary is.
@@ -47,25 +48,30 @@ def measure_serving(
         VcoreError: the target or the offline engine cannot be had.
     """
 
-    async def serve() -> Session:
+    async def serve(reference: OfflineProcess | None) -> Session:
         async with make_target() as target:
             source = make_source(target.info())
-            result = await ServeBench(target, source, options, report).run()
-            return Session(target.info(), source, result, [])
+            in_turns = reference.rate if reference is not None and reference.is_on_cpu else None
+            result = await ServeBench(target, source, options, report, reference=in_turns).run()
+            return Session(target.info(), source, result)
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        session = runner.run(serve())
-    if offline is not None:
-        report("the same requests through LLM.generate")
-        session.llm_rates.extend(
-            measure_offline(
-                offline,
-                session.result.offline_requests,
-                warm_up=session.result.warm_up_requests,
-                max_concurrency=options.max_concurrency,
-            )
-        )
+    with contextlib.ExitStack() as stack:
+        process = None
+        if offline is not None:
+            process = stack.enter_context(OfflineProcess(offline.limited(options.max_concurrency)))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=loop_factory()))
+        session = runner.run(serve(process))
+        if process is not None and not process.is_on_cpu:
+            report("the same requests through LLM.generate")
+            _follow(process, session.result)
     return session
+
+
+def _follow(process: OfflineProcess, result: ServeResult) -> None:
+    """Do all that the target did."""
+    if result.warm_up_requests:
+        process.rate(result.warm_up_requests)
+    result.reference_rates.extend(process.rate(requests) for requests in result.offline_requests)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

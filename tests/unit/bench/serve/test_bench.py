@@ -5,24 +5,57 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_target import InstantTarget
 
+from vcore.bench.serve import session
 from vcore.bench.serve.arrivals import Arrivals
 from vcore.bench.serve.bench import LoadOptions, ServeBench, ServeResult
+from vcore.bench.serve.offline import OfflineEngine
 from vcore.bench.serve.plot import check_plot, plot_result
 from vcore.bench.serve.report import describe, load_label, print_report
+from vcore.bench.serve.request import LoadRequest
 from vcore.bench.serve.session import Session, measure_serving
 from vcore.bench.serve.slo import Slo
 from vcore.bench.serve.source import LoadSource, RandomSource
 from vcore.bench.serve.trace_source import TraceSource
+from vcore.config import EngineConfig
 from vcore.errors import ConfigError, EngineError
 from vcore.traces import Trace, TraceRequest
 
 FAST = LoadOptions(num_requests=3, warm_up=False)
+
+
+class FakeOffline:
+    """In the place of the offline engine's process; its rates are 1, 2, ..."""
+
+    def __init__(self, *, is_on_cpu: bool = True) -> None:
+        self.is_on_cpu = is_on_cpu
+        self.asked: list[list[LoadRequest]] = []
+        self.of_target: InstantTarget | None = None
+        self.after: list[int] = []
+        """How many requests the target had had before each call."""
+        self.target_left: list[int] = []
+
+    def __call__(self, _: OfflineEngine) -> FakeOffline:
+        return self
+
+    def __enter__(self) -> FakeOffline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def rate(self, requests: Sequence[LoadRequest]) -> float:
+        assert self.of_target is not None
+        self.asked.append([*requests])
+        self.after.append(len(self.of_target.asked))
+        self.target_left.append(self.of_target.left)
+        return float(len(self.asked))
 
 
 def source(workload: str = "single") -> RandomSource:
@@ -84,6 +117,17 @@ def test_the_offline_throughput_alone() -> None:
     assert result.loads == []
 
 
+def test_a_reference_takes_its_turn_at_all_that_the_target_does() -> None:
+    target, reference = InstantTarget(), FakeOffline()
+    reference.of_target = target
+    options = replace(FAST, offline=True, offline_runs=2, warm_up=True)
+    result = asyncio.run(ServeBench(target, source(), options, reference=reference.rate).run())
+    assert reference.asked == [result.warm_up_requests, *result.offline_requests]
+    assert result.reference_rates == [2.0, 3.0], "the warm-up does not count"
+    warm_up, number = len(result.warm_up_requests), len(result.offline_requests[0])
+    assert reference.after == [warm_up, warm_up + number, warm_up + number], "second, then first"
+
+
 def test_without_any_throughput_there_are_no_fractions() -> None:
     with pytest.raises(EngineError, match=r"no request came to its end.*http_503"):
         run(replace(FAST, fractions=(0.5,)), target=InstantTarget(failing=256))
@@ -135,21 +179,36 @@ def measured(target: InstantTarget, options: LoadOptions) -> Session:
 
 def test_a_session_enters_and_leaves_its_target() -> None:
     target = InstantTarget()
-    session = measured(target, FAST)
+    made = measured(target, FAST)
     assert (target.entered, target.left) == (1, 1)
-    assert session.info.name == "instant"
-    assert session.llm_rates == []
+    assert made.info.name == "instant"
+    assert made.result.reference_rates == []
     broken = InstantTarget(failing=256)
     with pytest.raises(EngineError):
         measured(broken, replace(FAST, offline=True))
     assert broken.left == 1
 
 
+@pytest.mark.parametrize("is_on_cpu", [True, False])
+def test_the_offline_engine_follows_a_target_whose_memory_it_needs(
+    monkeypatch: pytest.MonkeyPatch, is_on_cpu: bool
+) -> None:
+    target, process = InstantTarget(), FakeOffline(is_on_cpu=is_on_cpu)
+    process.of_target = target
+    monkeypatch.setattr(session, "OfflineProcess", process)
+    engine = OfflineEngine(config=EngineConfig(), base_dir=None, temperature=0.0, detokenize=True)
+    options = replace(FAST, offline=True, warm_up=True)
+    result = measure_serving(lambda: target, lambda _: source(), options, offline=engine).result
+    assert process.asked == [result.warm_up_requests, *result.offline_requests]
+    assert result.reference_rates == [2.0, 3.0]
+    assert process.target_left == ([0, 0, 0] if is_on_cpu else [1, 1, 1])
+
+
 def test_the_answer_is_plain_data_and_a_table_shows_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     options = replace(FAST, fractions=(0.5,), offline_runs=1, slo=Slo(ttft=1.0))
-    session = measured(InstantTarget(), options)
-    session.llm_rates.append(100.0)
-    answer = json.loads(json.dumps(describe(session, options)))
+    made = measured(InstantTarget(), options)
+    made.result.reference_rates.append(100.0)
+    answer = json.loads(json.dumps(describe(made, options)))
     assert answer["offline"]["runs"][0]["output_tokens"] == 3 * 256
     assert answer["comparison"]["ratio"] == pytest.approx(answer["comparison"]["served"] / 100)
     assert answer["slo"] == {"ttft": 1.0}
@@ -162,8 +221,8 @@ def test_the_answer_is_plain_data_and_a_table_shows_all_of_it(capsys: pytest.Cap
 
 
 def test_what_went_wrong_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    session = measured(InstantTarget(failing=256), FAST)
-    answer = describe(session, FAST)
+    made = measured(InstantTarget(failing=256), FAST)
+    answer = describe(made, FAST)
     assert answer["loads"][0]["errors"] == {"http_503": 3}
     answer["cut_requests"] = 2
     answer["loads"][0] |= {"short_outputs": 1, "unstated_usage": 1}
@@ -208,9 +267,9 @@ def test_labels() -> None:
 
 def test_every_key_of_the_answer_is_described() -> None:
     options = replace(FAST, fractions=(0.5,), offline_runs=1, slo=Slo(ttft=1.0))
-    session = measured(InstantTarget(), options)
-    session.llm_rates.append(1.0)
-    answer = describe(session, options)
+    made = measured(InstantTarget(), options)
+    made.result.reference_rates.append(1.0)
+    answer = describe(made, options)
     page = Path(__file__).resolve().parents[4] / "docs" / "cli.md"
     section = page.read_text(encoding="utf-8").partition("## vcore bench serve\n")[2].partition("\n## ")[0]
     [load] = answer["loads"]

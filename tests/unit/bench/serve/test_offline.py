@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import vcore.engine.llm
 from vcore.bench.serve import offline
-from vcore.bench.serve.offline import OfflineEngine, measure_offline
+from vcore.bench.serve.offline import OfflineEngine, OfflineProcess
 from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
 from vcore.engine.remote.environment import engine_environment
+from vcore.errors import ConfigError, EngineError, ModelNotFoundError
 
-ENGINE = OfflineEngine(config=EngineConfig(), base_dir=None, temperature=0.5, detokenize=True)
+ON_CPU = load_config(None, {"runtime.device": "cpu"})
+ENGINE = OfflineEngine(config=ON_CPU, base_dir=None, temperature=0.5, detokenize=True)
 
 
 class RecordingLLM:
@@ -43,58 +46,88 @@ class RecordingLLM:
         return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[0] * one.max_tokens)]) for one in params]
 
 
-class Inline:
-    """In the place of a pool of processes."""
+class ScriptedConnection:
+    """What the parent sends; and what the child answers."""
 
-    variables: dict[str, str]
+    def __init__(self, *lists: Sequence[LoadRequest]) -> None:
+        self._lists = [*lists]
+        self.answers: list[Any] = []
 
-    def __init__(self, *_: object, initializer: object, initargs: tuple[dict[str, str]]) -> None:
-        [type(self).variables] = initargs
+    def recv(self) -> Sequence[LoadRequest]:
+        if not self._lists:
+            raise EOFError
+        return self._lists.pop(0)
 
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Any, *arguments: Any) -> Any:
-        result = function(*arguments)
-        return SimpleNamespace(result=lambda: result)
+    def send(self, answer: Any) -> None:
+        self.answers.append(answer)
 
 
 @pytest.fixture(autouse=True)
 def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vcore.engine.llm, "LLM", RecordingLLM)
-    monkeypatch.setattr(offline, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("VCORE_TEST_OF_OFFLINE", "before")
 
 
 def texts(*prompts: str) -> Sequence[LoadRequest]:
     return [LoadRequest(text=prompt, num_output_tokens=3) for prompt in prompts]
 
 
-def test_the_same_warm_up_then_every_run_in_its_order() -> None:
-    rates = measure_offline(ENGINE, [texts("a", "b"), texts("c")], warm_up=texts("w"))
+def answers(engine: OfflineEngine, *lists: Sequence[LoadRequest], variables: dict[str, str] | None = None) -> list[Any]:
+    """Of the child."""
+    connection = ScriptedConnection(*lists)
+    offline._answer(cast("Any", connection), engine, variables or {})
+    return connection.answers
+
+
+def test_each_list_is_answered_with_its_rate_by_one_engine() -> None:
+    device, *rates = answers(ENGINE, texts("w"), texts("a", "b"), texts("c"))
+    assert device is True
     assert [prompts for prompts, _ in RecordingLLM.calls] == [["w"], ["a", "b"], ["c"]]
-    assert len(rates) == 2
+    assert len(rates) == 3
     assert all(rate > 0 for rate in rates)
 
 
-def test_libraries_are_told_what_a_served_engine_tells_them() -> None:
-    measure_offline(ENGINE, [texts("a")])
-    assert Inline.variables == engine_environment(os.environ)
+def test_no_engine_is_made_before_there_are_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vcore.engine.llm, "LLM", None)
+    assert answers(ENGINE) == [True]
 
 
-def test_no_warm_up_if_the_target_had_none() -> None:
-    measure_offline(ENGINE, [texts("a")])
-    assert [prompts for prompts, _ in RecordingLLM.calls] == [["a"]]
+@pytest.mark.parametrize(("device", "cuda", "is_on_cpu"), [("auto", False, True), ("auto", True, False)])
+def test_an_automatic_device_is_cuda_where_there_is_any(
+    monkeypatch: pytest.MonkeyPatch, device: str, cuda: bool, is_on_cpu: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    config = load_config(None, {"runtime.device": device})
+    assert answers(OfflineEngine(config=config, base_dir=None, temperature=0.0, detokenize=True)) == [is_on_cpu]
+
+
+def test_a_device_that_is_named_is_taken_at_its_word() -> None:
+    config = load_config(None, {"runtime.device": "cuda:1"})
+    assert answers(OfflineEngine(config=config, base_dir=None, temperature=0.0, detokenize=True)) == [False]
+
+
+def test_what_the_engine_refuses_is_the_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ConfigError("no such prompt")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(RecordingLLM, "generate", refuse)
+    assert answers(ENGINE, texts("a"), texts("b")) == [True, error]
+
+
+def test_libraries_are_told_before_anything_is_loaded() -> None:
+    answers(ENGINE, variables={"VCORE_TEST_OF_OFFLINE": "told"})
+    assert os.environ["VCORE_TEST_OF_OFFLINE"] == "told"
 
 
 def test_the_parameters_are_those_of_the_target() -> None:
     engine = OfflineEngine(
-        config=EngineConfig(), base_dir=None, temperature=0.25, detokenize=False, ignore_eos=False, is_chat=True
+        config=ON_CPU, base_dir=None, temperature=0.25, detokenize=False, ignore_eos=False, is_chat=True
     )
     messages = [{"role": "user", "content": "there"}]
-    measure_offline(engine, [[*texts("hello"), LoadRequest(messages=messages, num_output_tokens=5)]])
+    answers(engine, [*texts("hello"), LoadRequest(messages=messages, num_output_tokens=5)])
     [(prompts, params)] = RecordingLLM.calls
     assert prompts == ["<user>hello", "<user>there"], "a chat's texts are messages"
     assert [(one.max_tokens, one.temperature, one.ignore_eos, one.detokenize) for one in params] == [
@@ -103,9 +136,31 @@ def test_the_parameters_are_those_of_the_target() -> None:
     ]
 
 
-@pytest.mark.parametrize(("own", "limit", "most"), [("auto", 64, 64), (16, 64, 16), (128, 64, 64)])
-def test_no_more_requests_at_a_time_than_the_target_had(own: Any, limit: int, most: int) -> None:
-    config = load_config(None, {"scheduler.max_num_seqs": own})
+@pytest.mark.parametrize(("own", "limit", "most"), [("auto", 64, 64), (16, 64, 16), (128, 64, 64), (16, None, 16)])
+def test_no_more_requests_at_a_time_than_the_target_had(own: Any, limit: int | None, most: int) -> None:
+    config = load_config(ON_CPU, {"scheduler.max_num_seqs": own})
     engine = OfflineEngine(config=config, base_dir=None, temperature=0.0, detokenize=True)
-    measure_offline(engine, [texts("a")], max_concurrency=limit)
-    assert RecordingLLM.config.scheduler.max_num_seqs == most
+    assert engine.limited(limit).config.scheduler.max_num_seqs == most
+
+
+def test_a_process_says_what_the_engine_says() -> None:
+    missing = load_config(ON_CPU, {"model.path": "/no/such/model"})
+    engine = OfflineEngine(config=missing, base_dir=None, temperature=0.0, detokenize=True)
+    with OfflineProcess(engine) as process:
+        assert process.is_on_cpu
+        with pytest.raises(ModelNotFoundError, match="/no/such/model"):
+            process.rate(texts("a"))
+        with pytest.raises(EngineError, match="ended before"):
+            process.rate(texts("a"))
+    assert process._process.exitcode == 0
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(offline, "engine_environment", lambda of: seen.append(of) or engine_environment(of))
+    with OfflineProcess(ENGINE) as process:
+        process._process.kill()
+        process._process.join()
+        with pytest.raises(EngineError, match="ended before"):
+            process.rate(texts("a"))
+    assert seen == [os.environ], "it is told what a served engine is told"
