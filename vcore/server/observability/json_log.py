@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["JsonLog"]
 
@@ -23,14 +23,14 @@ class JsonLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: queue.Queue[dict[str, object] | None] = queue.Queue(_QUEUE)
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="vcore-request-log", daemon=True)
         self._thread.start()
 
     def write(self, event: str, fields: Mapping[str, object]) -> None:
         """Queue a line; returns at once."""
-        line: dict[str, object] = {"time": time.time(), "event": event, **fields}
+        line: dict[str, Any] = {"time": time.time(), "event": event, **fields}
         if self._dropped:
             line["dropped_lines"] = self._dropped
         try:
@@ -47,12 +47,22 @@ class JsonLog:
             self._thread.join(timeout=_PATIENCE_S)
 
     def _write(self) -> None:
+        num_failed = 0
         while (line := self._lines.get()) is not None:
-            seconds = line["time"]
-            assert isinstance(seconds, float)
-            line["time"] = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+            if num_failed:
+                line["dropped_lines"] = num_failed + line.get("dropped_lines", 0)
             try:
-                self._stream.write(json.dumps(line, default=str) + "\n")
+                self._stream.write(_text(line))
                 self._stream.flush()
-            except (OSError, ValueError):  # the reader of the stream is gone, or it was closed
+            except (BrokenPipeError, ValueError):  # the reader of the stream is gone, or it was closed
                 return
+            except OSError:  # such as a disk that is full, and may have room again
+                num_failed = 1 + line.get("dropped_lines", 0)
+            else:
+                num_failed = 0
+
+
+def _text(line: Mapping[str, Any]) -> str:
+    seconds = line["time"]
+    utc = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+    return json.dumps({**line, "time": utc}, default=str) + "\n"

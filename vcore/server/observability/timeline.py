@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Window:
     """Seconds, monotonic."""
     end: float
     steps: list[StepRecord]
+    """Without the latencies of their tokens."""
     requests: list[RequestSpan]
     events: list[EngineEvent]
 
@@ -67,9 +68,9 @@ class Timeline:
         self._events: deque[EngineEvent] = deque(maxlen=MAX_EVENTS)
 
     def on_step(self, record: StepRecord) -> None:
-        """Keep a step; a report of endings alone is none."""
+        """Keep a step, without what grows with its requests; a report of endings alone is none."""
         if record.index:
-            self._steps.append(record)
+            self._steps.append(replace(record, first_token_latencies=(), inter_token_latencies=()))
 
     def on_finished(self, record: RequestRecord) -> None:
         """Keep a request."""

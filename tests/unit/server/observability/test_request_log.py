@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import threading
@@ -204,6 +205,30 @@ def test_the_next_line_says_how_many_were_dropped(monkeypatch: pytest.MonkeyPatc
     log.write("last", {})
     log.close()
     assert json.loads(stream.getvalue().splitlines()[-1])["dropped_lines"] == 2
+
+
+class FullDisk(io.StringIO):
+    """Has no room at first."""
+
+    def __init__(self, num_failures: int) -> None:
+        super().__init__()
+        self._num_failures = num_failures
+
+    def write(self, text: str) -> int:
+        if self._num_failures:
+            self._num_failures -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_the_log_goes_on_when_a_full_disk_has_room_again() -> None:
+    stream = FullDisk(num_failures=3)
+    log = JsonLog(stream)
+    for number in range(5):
+        log.write("line", {"number": number})
+    log.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["number"], line.get("dropped_lines")) for line in lines] == [(3, 3), (4, None)]
 
 
 def test_a_reader_that_never_reads_does_not_keep_the_server_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:

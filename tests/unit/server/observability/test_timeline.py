@@ -78,6 +78,12 @@ def test_endings_without_a_step_are_no_step_and_old_steps_fall_out(timeline: Tim
     assert len(timeline.last(10.0).steps) == MAX_STEPS
 
 
+def test_of_a_step_nothing_is_kept_that_grows_with_its_requests(timeline: Timeline, make_step: Any) -> None:
+    waits = [0.5] * 256
+    timeline.on_step(make_step(1, start=99.0, end=99.5, first_token_latencies=waits, inter_token_latencies=waits))
+    assert timeline.last(10.0).steps == [make_step(1, start=99.0, end=99.5)]
+
+
 def test_the_trace_of_a_small_window(timeline: Timeline, make_step: Any, make_request: Any) -> None:
     timeline.on_step(make_step(1, start=98.0, end=98.5, num_decodes=0))
     timeline.on_step(make_step(2, start=98.5, end=99.0, num_prompt_tokens=0))
