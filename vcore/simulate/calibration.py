@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from vcore.engine.request import EngineRequest
 from vcore.sampling_params import SamplingParams
 from vcore.simulate.calibration_batches import CalibrationBatch, CalibrationRow, EngineLimits, calibration_batches
 from vcore.simulate.deployment import Deployment
-from vcore.simulate.engine_replay import TimedSteps
+from vcore.simulate.engine_replay import ReplayClock, TimedSteps, WallClock
 from vcore.simulate.step_log import RECORDER, StepLog, recorder_spec
 from vcore.simulate.step_time import StepLoad
 from vcore.simulate.step_time_fit import fit_step_time, relative_errors
@@ -27,6 +26,8 @@ __all__ = ["Calibration", "calibrate"]
 _STEPS = 6
 """Tokens that each request generates."""
 _MOST_OVER = 3.0
+_IDLE_S = 0.1
+"""Of idleness; far more than a processor waits before it sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,13 @@ def calibrate(
     base_dir: Path | None = None,
     plugins: Sequence[object] = (),
     report: Callable[[str], None] = lambda line: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: ReplayClock | None = None,
 ) -> Calibration:
     """Run batches through the engine, steps in flight one at a time, and fit `StepTimeModel` to the means.
 
-    Tokens are random. What is run is `calibration_batches`, from the engine's own limits; each pass over it begins with
-    other tokens, so that it does the same as the one before.
+    Prompts are random, and answers are sampled at temperature 1, the default of most clients. What is run is
+    `calibration_batches`, from the engine's own limits; each pass over it begins with other tokens, so that it does the
+    same as the one before.
 
     Args:
         config: of the engine.
@@ -62,11 +64,12 @@ def calibrate(
         base_dir: what relative paths in `config` are relative to.
         plugins: plugin objects beside those that are installed.
         report: told what is done.
-        clock: seconds, monotonic.
+        clock: None for seconds as they pass.
 
     Raises:
         ConfigError: the configuration cannot be met here.
     """
+    clock = clock or WallClock()
     log = StepLog()
     overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
     engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
@@ -90,7 +93,7 @@ def calibrate(
 
 
 def _measure(
-    engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None], clock: Callable[[], float]
+    engine: Engine, log: StepLog, repeats: int, report: Callable[[str], None], clock: ReplayClock
 ) -> tuple[list[StepLoad], list[float]]:
     """Different loads, and the mean time of each; loads with prompts are of one pass each."""
     times: dict[StepLoad, list[float]] = {}
@@ -138,12 +141,10 @@ class _Tokens:
         return document[: row.context] + own
 
 
-def _run(
-    engine: Engine, log: StepLog, batch: CalibrationBatch, name: str, tokens: _Tokens, clock: Callable[[], float]
-) -> None:
+def _run(engine: Engine, log: StepLog, batch: CalibrationBatch, name: str, tokens: _Tokens, clock: ReplayClock) -> None:
     """Compute the prompts and some tokens of each; the late one comes when the others generate."""
     core = engine.core
-    params = SamplingParams(temperature=0.0, max_tokens=_STEPS, ignore_eos=True)
+    params = SamplingParams(temperature=1.0, max_tokens=_STEPS, ignore_eos=True)
     rows = batch.rows if batch.late is None else (*batch.rows, batch.late)
     requests = [
         EngineRequest(
@@ -152,9 +153,12 @@ def _run(
             params=params,
             max_tokens=_STEPS,
             arrival_time=0.0,
+            seed=number,
         )
         for number, row in enumerate(rows)
     ]
+    if batch.is_after_idleness:
+        clock.sleep(_IDLE_S)
     steps = TimedSteps(core, log, clock)
     for request in requests[: len(batch.rows)]:
         core.add_request(request)

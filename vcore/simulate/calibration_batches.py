@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ class CalibrationBatch:
     """The most that its rows have of documents."""
     rows: tuple[CalibrationRow, ...]
     late: CalibrationRow | None = None
+    is_after_idleness: bool = False
+    """Whether the engine had nothing to do for a while, as when a request comes alone: processors wake up slower."""
 
 
 def calibration_batches(limits: EngineLimits, seed: int = 0) -> Iterator[CalibrationBatch]:
@@ -57,6 +60,9 @@ def calibration_batches(limits: EngineLimits, seed: int = 0) -> Iterator[Calibra
     that are cached by now, prompts with a few to many tokens of their own; and more and more rows that generate after
     contexts of different lengths, as those of traffic are, among which such a prompt comes. Without a prefix cache the
     contexts are computed anew each time, and the prompts that come alone are left out.
+
+    Prompts take the documents by turns: a conversation goes on when others have gone on in between, and its keys and
+    values are no longer in the processor's caches.
 
     The tokens that prompts have of their own are drawn anew for each `seed`, a quarter fewer or more: traffic brings
     lengths that were not there before, and libraries compile for those.
@@ -80,19 +86,21 @@ def _over(context: int, tails: Sequence[int], limits: EngineLimits) -> Iterator[
     num_documents = min(most, limits.max_num_seqs)
     if context:
         yield CalibrationBatch(context, tuple(CalibrationRow(number, context, 1) for number in range(num_documents)))
+    documents = itertools.cycle(range(max(1, num_documents)))
     if limits.prefix_caching or not context:
         for tail in tails:
-            yield CalibrationBatch(context, (CalibrationRow(0, context, tail),))
+            row = CalibrationRow(next(documents), context, tail)
+            yield CalibrationBatch(context, (row,), is_after_idleness=True)
     rng = np.random.default_rng(context)
     counts = [count for count in _ROWS if count <= num_documents]
     for number, count in enumerate(counts):
         rows = tuple(
             CalibrationRow(
-                document=row,
+                document=next(documents),
                 context=int(context * rng.uniform(0.5, 1.0)),
                 tail=int(rng.integers(1, min(_SHORT, tails[-1]) + 1)),
             )
-            for row in range(count)
+            for _ in range(count)
         )
         for tail in tails[number % 3 :: 3]:
-            yield CalibrationBatch(context, rows, CalibrationRow(count % num_documents, context, tail))
+            yield CalibrationBatch(context, rows, CalibrationRow(next(documents), context, tail))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from vcore.simulate.calibration_batches import EngineLimits, calibration_batches
@@ -84,3 +86,19 @@ def test_without_a_prefix_cache_no_context_is_computed_for_a_short_prompt_alone(
     )
     lone = [batch for batch in calibration_batches(limits) if len(batch.rows) == 1 and batch.late is None]
     assert {batch.context for batch in lone} == {0}
+
+
+def test_documents_take_turns_so_that_none_is_in_the_caches_of_the_processor() -> None:
+    lone = [batch for batch in calibration_batches(LIMITS) if batch.is_after_idleness and batch.context]
+    assert lone
+    for before, after in pairwise(lone):
+        if before.context == after.context:
+            assert before.rows[0].document != after.rows[0].document
+    for batch in calibration_batches(LIMITS):
+        if batch.late is not None and batch.context == 1024 and len(batch.rows) < 8:
+            assert batch.late.document not in {row.document for row in batch.rows}
+
+
+def test_what_comes_alone_comes_after_idleness() -> None:
+    for batch in calibration_batches(LIMITS):
+        assert batch.is_after_idleness == (len(batch.rows) == 1 and batch.late is None)
