@@ -71,7 +71,8 @@ def test_triton_is_asked_once_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         check(x)
         check(x, bias)
-        check(x[:50])
+        check(x[:50])  # another number that Triton is not to specialise on is no kind of its own
+        check(x[1:])
     assert len(asked) == 3
     hook_calls: list[Any] = []
     knobs.runtime.launch_enter_hook.add(hook_calls.append)
@@ -98,6 +99,28 @@ def test_a_graph_captures_a_remembered_launch() -> None:
     x.add_(1.0)
     graph.replay()
     torch.testing.assert_close(out, x * 3.0)
+
+
+@quick_jit(do_not_specialize_on_alignment=["factor_ptr"])
+def scale_by_one_kernel(out_ptr, x_ptr, factor_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(out_ptr + at, tl.load(x_ptr + at) * tl.load(factor_ptr))
+
+
+@pytest.mark.gpu
+@pytest.mark.interpreted
+def test_a_pointer_to_one_number_may_point_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    if not INTERPRETED:
+        run = JITFunction.run
+        monkeypatch.setattr(JITFunction, "run", lambda self, *a, **k: asked.append(self) or run(self, *a, **k))
+    x, factors = numbers(16), numbers(7)
+    for index in range(7):
+        out = torch.zeros(16, device=DEVICE)
+        scale_by_one_kernel[(1,)](out, x, factors[index:], BLOCK=16)
+        torch.testing.assert_close(out, x * (index + 1))
+    assert INTERPRETED or len(asked) == 1
+    assert INTERPRETED or len(scale_by_one_kernel.device_caches[0][0]) == 1
 
 
 def copy_kernel(out_ptr, x_ptr):

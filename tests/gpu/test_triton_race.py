@@ -162,6 +162,27 @@ def test_greedy_and_random_rows_of_a_batch_are_chosen_and_recorded(vocab_size: i
     assert results[0][2].tolist()[3:5] == [-7, -7]
 
 
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_few_kernels_serve_any_number_of_rows_and_any_place() -> None:
+    def compiled() -> int:
+        return sum(len(kernel.device_caches[0][0]) for kernel in (kernels._chunk_kernel, kernels._merge_kernel))
+
+    before = compiled()
+    for count in (*range(1, 20), 63, 64, 65, 130):
+        given = logits(count, 2011)  # no multiple of anything
+        numbers = torch.zeros(2, count + 1, device=DEVICE)
+        last, longs = torch.zeros(200, dtype=torch.int64, device=DEVICE), keys(3 * count + 1)
+        temperature, scores = numbers[0, 1:], numbers[1, 1:]
+        temperature.fill_(0.5)
+        drawn, rows, token_ids = longs[:count], longs[count : 2 * count], longs[2 * count : 3 * count]
+        rows.copy_(torch.arange(count))
+        kernels.greedy(given)
+        kernels.race(given, rows, temperature, drawn, token_offsets(2011, DEVICE))
+        kernels.choose_and_record(given, temperature, drawn, rows, last, token_ids, scores)
+        assert torch.equal(last[:count], token_ids)
+    assert compiled() - before <= 2 * 2 * 3  # both kernels, of few rows and of many, of three kinds of choice
+
+
 def test_the_dispatched_ops_are_these_kernels() -> None:
     assert greedy._kernel_for("cuda") is kernels.greedy
     assert race._kernel_for("cuda") is kernels.race

@@ -35,6 +35,9 @@ __all__ = ["DecodeInput", "prepare"]
 _TOKENS, _POSITIONS, _ROWS, _KEYS, _SLOTS = range(5)
 _SEQ_LENS, _UNKNOWN, _TEMPERATURE, _WIDTH, _COUNT, _NUM_SHARED = range(6)
 _NUM_INTS = 6
+_ALIGNMENT = 4
+"""There is room for a multiple of so many rows, so that all that is drawn above begins at a multiple of 16 bytes:
+Triton would compile kernels anew for what does not."""
 _DEPTH = 3
 """Host buffers: one more than the steps that may be in flight."""
 
@@ -100,6 +103,7 @@ class DecodeInput:
         self._state = state
         self._windows = tuple(windows)
         self._cuda = device.type == "cuda"
+        max_size = -(-max_size // _ALIGNMENT) * _ALIGNMENT
         num_groups, num_longs = len(self._windows), _SLOTS + len(self._windows)
         num_tables = num_groups * max_size * state.max_blocks
         num_bytes = num_longs * max_size * 8 + (_NUM_INTS * max_size + num_tables) * 4

@@ -20,13 +20,16 @@ from vcore.interfaces.attention import AttentionBackend, AttentionContext, Atten
 from vcore.interfaces.model import Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.kv_cache.layout import build_cache_layout
+from vcore.ops.compile_ahead import compile_ahead
 from vcore.runner.batch_state import BatchState
 from vcore.runner.cuda_graphs import DecodeGraphs
 from vcore.runner.decode_input import DecodeInput
 from vcore.runner.input_builder import ForwardBatch
 from vcore.runner.memory import allocate_caches, available_host_bytes, cuda_cache_bytes
-from vcore.runner.profile_run import null_metadata, profile_run
+from vcore.runner.null_steps import null_metadata
+from vcore.runner.profile_run import profile_run
 from vcore.runner.recorder import GraphRecorder
+from vcore.runner.rehearsal import Rehearsal
 from vcore.runner.segment_sizes import segment_sizes, worthwhile_tokens
 from vcore.runner.segments import Segments, Step
 from vcore.runner.settings import RunnerSettings
@@ -70,6 +73,8 @@ class ForwardPass:
         self.graphs: DecodeGraphs | None = None
         """Graphs of decode steps, if there are any."""
         self._segments: Segments | None = None
+        self._is_compiled = False
+        """Whether the kernels of steps are."""
 
     def cache_bytes_available(self) -> int:
         """Bytes that this rank can give to the KV cache; on CUDA, found by runs of the largest steps."""
@@ -77,11 +82,16 @@ class ForwardPass:
         if settings.device.type != "cuda":
             share = int(available_host_bytes() * settings.memory_fraction)
             return min(share, settings.cpu_cache_bytes_limit)
+        if not self._is_compiled:
+            self.initialize_cache(1)
+            self.drop_cache()
         peak = profile_run(self._model, self.attention, settings, self.layout)
         return cuda_cache_bytes(settings.device, settings.memory_fraction, peak + self._recorded_bytes())
 
     def initialize_cache(self, num_blocks: int) -> None:
         """Allocate the cache of `num_blocks` blocks, the null block among them.
+
+        The first time, all kernels are compiled that steps may launch.
 
         Raises:
             CapacityError: memory does not hold it; the message has the numbers.
@@ -103,6 +113,16 @@ class ForwardPass:
                 num_groups=len(layout.windows),
                 device=settings.device,
             )
+        if not self._is_compiled:
+            compile_ahead(settings.device, self._rehearse)
+            self._is_compiled = True
+
+    @torch.inference_mode()
+    def _rehearse(self) -> None:
+        """Launch the kernels of any step that there may be, with whatever cache there is."""
+        num_tokens = 0 if self.graphs is None else self.graphs.rehearse()
+        arguments = (self._model, self.compute_logits, self.attention, self._settings, self.layout, self.caches or ())
+        Rehearsal(*arguments).run(beyond=num_tokens)
 
     @torch.inference_mode()
     def record_all(self) -> None:

@@ -24,11 +24,16 @@ from vcore.interfaces.step import SchedulerOutput
 from vcore.runner.batch_state import BatchState
 from vcore.runner.staging import Staging
 
-__all__ = ["ForwardBatch", "InputBuilder"]
+__all__ = ["ForwardBatch", "InputBuilder", "table_width"]
 
 _TABLE_COLUMNS = 16
 """Block tables have a multiple of so many columns. Triton compiles a kernel anew for a stride of 1, and for one that is
 no multiple of 16, which would then hold up a step in the middle of a load."""
+
+
+def table_width(max_seq_len: int, block_size: int, max_blocks: int) -> int:
+    """Columns of a step's block tables: those that the longest row fills, and a few."""
+    return min(-(-max_seq_len // (_TABLE_COLUMNS * block_size)) * _TABLE_COLUMNS, max_blocks)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,8 +182,8 @@ class InputBuilder:
         query_start_loc_sent, seq_lens_sent = put(query_start_loc), put(seq_lens)
         max_seq_len = int(seq_lens.max())
         shared = put(np.array([num_shared_blocks], dtype=np.int32)) if num_shared_blocks else None
-        # Only the columns that the longest row fills, and a few; a copy, so that later steps do not change it.
-        width = min(-(-max_seq_len // (_TABLE_COLUMNS * state.block_size)) * _TABLE_COLUMNS, state.max_blocks)
+        # A copy, so that later steps do not change it.
+        width = table_width(max_seq_len, state.block_size, state.max_blocks)
         return [
             AttentionMetadata(
                 num_tokens=slots[group].size,

@@ -79,7 +79,10 @@ def _attend(
     return acc, new_best, weight
 
 
-@quick_jit(do_not_specialize=["num_rows"])
+@quick_jit(
+    do_not_specialize=["num_rows", "stride_table"],
+    do_not_specialize_on_alignment=["requests_ptr", "first_queries_ptr", "num_queries_ptr"],
+)
 def _absorbed_kernel(
     out_ptr,
     partial_ptr,

@@ -14,7 +14,7 @@ from vcore_backends.triton_paged.tiles import line_of_tiles
 __all__ = ["merge_kernel"]
 
 
-@quick_jit(do_not_specialize=["num_rows"])
+@quick_jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["first_queries_ptr", "num_queries_ptr"])
 def merge_kernel(
     out_ptr,
     partial_ptr,

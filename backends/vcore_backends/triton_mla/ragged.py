@@ -17,7 +17,7 @@ import triton.language as tl
 from vcore.interfaces.attention import LatentSpec, RaggedBatch
 from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_mla.configs import RaggedConfig
-from vcore_backends.triton_paged.tiles import LOG2_E, row_class
+from vcore_backends.triton_paged.tiles import LOG2_E, chunk_class
 
 __all__ = ["ragged_attention"]
 
@@ -96,7 +96,9 @@ def _attend(
     return acc, best, weight
 
 
-@quick_jit(do_not_specialize=["num_requests"])
+@quick_jit(
+    do_not_specialize=["num_requests"], do_not_specialize_on_alignment=["query_start_loc_ptr", "kv_start_loc_ptr"]
+)
 def _ragged_kernel(
     out_ptr,
     lse_ptr,
@@ -243,7 +245,7 @@ def ragged_attention(
         V_PAD=max(MIN_DOT_SIZE, triton.next_power_of_2(spec.v_head_dim)),
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
-        ROWS=row_class(batch.num_requests),
+        ROWS=chunk_class(batch.num_requests),
         CAUSAL=batch.causal,
         HAS_LSE=lse is not None,
         NUM_STAGES=config.num_stages,

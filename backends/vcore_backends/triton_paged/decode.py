@@ -41,7 +41,7 @@ MAX_PROGRAMS = 1024
 """Programs a KV head, at most."""
 
 
-@quick_jit(do_not_specialize=["num_requests"])
+@quick_jit(do_not_specialize=["num_requests", "stride_table"], do_not_specialize_on_alignment=["num_shared_blocks_ptr"])
 def _decode_kernel(
     out_ptr,
     partial_ptr,

@@ -44,7 +44,7 @@ def _fold(
     return acc, new_best, weight
 
 
-@quick_jit(do_not_specialize=["num_requests", "num_splits"])
+@quick_jit(do_not_specialize=["num_requests", "num_splits"], do_not_specialize_on_alignment=["num_shared_blocks_ptr"])
 def merge_kernel(
     out_ptr,
     partial_ptr,

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from vcore.ops.triton.quick_jit import quick_jit
 from vcore_backends.triton_paged.configs import PrefillConfig
-from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, row_class, soft_capped
+from vcore_backends.triton_paged.tiles import LOG2_E, block_ids, chunk_class, soft_capped
 
 __all__ = ["attend", "prefill_attention"]
 
@@ -114,7 +114,7 @@ def attend(
     return acc, best, weight
 
 
-@quick_jit(do_not_specialize=["first_request", "num_requests"])
+@quick_jit(do_not_specialize=["first_request", "num_requests", "stride_table"])
 def _prefill_kernel(
     out_ptr,
     q_ptr,
@@ -275,7 +275,7 @@ def prefill_attention(
         BLOCK_SIZE=block_size,
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
-        ROWS=row_class(num_requests),
+        ROWS=chunk_class(num_requests),
         WINDOW=sliding_window or 0,
         SOFT_CAP=soft_cap or 0.0,
         NUM_STAGES=config.num_stages,

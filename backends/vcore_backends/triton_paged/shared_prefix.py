@@ -51,7 +51,10 @@ class SharedPrefix:
         return max(self.config.block_n, block_n)  # both are powers of two
 
 
-@quick_jit(do_not_specialize=["num_requests", "num_splits"])
+@quick_jit(
+    do_not_specialize=["num_requests", "num_splits", "stride_table"],
+    do_not_specialize_on_alignment=["num_shared_blocks_ptr"],
+)
 def _shared_prefix_kernel(
     partial_ptr,
     partial_lse_ptr,

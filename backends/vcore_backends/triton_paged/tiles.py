@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2_E", "block_ids", "line_of_tiles", "row_class", "shared_length", "soft_capped"]
+__all__ = ["LOG2_E", "block_ids", "chunk_class", "line_of_tiles", "row_class", "shared_length", "soft_capped"]
 
 LOG2_E = 1.4426950408889634
 """The kernels' exponentials are in base 2, which the hardware computes."""
@@ -65,7 +65,16 @@ def soft_capped(scores, scale_log2, SOFT_CAP: tl.constexpr):
 
 def row_class(num_requests: int) -> int:
     """How many requests a kernel is compiled for: few classes, so that few variants are compiled."""
+    return _class(num_requests, 4)
+
+
+def chunk_class(num_requests: int) -> int:
+    """The same for kernels of chunks, whose programs compute for longer: fewer classes."""
+    return _class(num_requests, 16)
+
+
+def _class(num_requests: int, factor: int) -> int:
     rows = 16
     while rows < num_requests:
-        rows *= 4
+        rows *= factor
     return rows

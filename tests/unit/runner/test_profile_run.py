@@ -14,7 +14,8 @@ from vcore.kv_cache.spec import FullAttentionSpec, LatentCacheSpec
 from vcore.runner import RunnerSettings
 from vcore.runner import profile_run as profile
 from vcore.runner.memory import allocate_caches
-from vcore.runner.profile_run import largest_metadata, null_metadata, run_largest_step
+from vcore.runner.null_steps import largest_metadata, null_metadata
+from vcore.runner.profile_run import run_largest_step
 
 
 def settings(max_num_batched_tokens: int, max_num_seqs: int = 8, max_model_len: int = 60) -> RunnerSettings:

@@ -41,7 +41,7 @@ class SortedRows:
         return self.tiles.shape[1]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "max_tiles"])
 def _sort_kernel(
     sorted_rows_ptr,
     tiles_ptr,

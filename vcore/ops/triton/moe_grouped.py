@@ -36,7 +36,7 @@ def _weight_tile(acc, weight, rows, FEATURES_FIRST: tl.constexpr):
         return tl.dot(rows, tl.trans(weight), acc, input_precision="ieee")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_tiles"])
 def _gate_up_kernel(
     hidden_ptr,
     x_ptr,
@@ -103,7 +103,7 @@ def _gate_up_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_tiles"])
 def _down_kernel(
     terms_ptr,
     hidden_ptr,

@@ -21,18 +21,35 @@ __all__ = ["QuickKernel", "quick_jit"]
 _KNOWN_VERSIONS = ("3.6.",)
 """Of Triton: what its launcher takes is not public, and was tested with these. With others, `triton.jit` serves."""
 _MOST_LAUNCHES = 4096
-"""Kinds of launches that a kernel remembers; numbers that change from step to step make new ones."""
+"""Kinds of launches that a kernel remembers; numbers that change from step to step, and that Triton is to specialise
+on, make new ones."""
+_INT32 = range(-(2**31), 2**31)
+"""Larger numbers are of another type."""
 
 
-def quick_jit(function: Any = None, *, do_not_specialize: Iterable[str] = ()) -> Any:
+def quick_jit(
+    function: Any = None,
+    *,
+    do_not_specialize: Iterable[str] = (),
+    do_not_specialize_on_alignment: Iterable[str] = (),
+) -> Any:
     """As `triton.jit`. In each launch, parameters that are no constexpr are given by position, the others by keyword;
-    each parameter has one type."""
+    each parameter has one type.
+
+    Args:
+        function: the kernel.
+        do_not_specialize: parameters, integers, of which no multiple of 16 and no 1 gets a kernel of its own.
+        do_not_specialize_on_alignment: parameters, pointers, of which no multiple of 16 does.
+    """
+    names = {
+        "do_not_specialize": list(do_not_specialize),
+        "do_not_specialize_on_alignment": list(do_not_specialize_on_alignment),
+    }
 
     def make(function: Callable[..., None]) -> Any:
-        names = list(do_not_specialize)
         if knobs.runtime.interpret or not triton.__version__.startswith(_KNOWN_VERSIONS):
-            return triton.jit(function, do_not_specialize=names)
-        return QuickKernel(function, do_not_specialize=names)
+            return triton.jit(function, **names)
+        return QuickKernel(function, **names)
 
     return make if function is None else make(function)
 
@@ -40,8 +57,22 @@ def quick_jit(function: Any = None, *, do_not_specialize: Iterable[str] = ()) ->
 class QuickKernel(JITFunction):
     """A kernel whose first launch of a kind goes through Triton, and later ones straight to what was compiled."""
 
-    def __init__(self, function: Callable[..., None], *, do_not_specialize: list[str]) -> None:
-        super().__init__(function, do_not_specialize=do_not_specialize)
+    def __init__(
+        self,
+        function: Callable[..., None],
+        *,
+        do_not_specialize: list[str],
+        do_not_specialize_on_alignment: list[str],
+    ) -> None:
+        super().__init__(
+            function,
+            do_not_specialize=do_not_specialize,
+            do_not_specialize_on_alignment=do_not_specialize_on_alignment,
+        )
+        self._alike = [
+            parameter.do_not_specialize or parameter.do_not_specialize_on_alignment for parameter in self.params
+        ]
+        """Of each parameter, whether all of its values are of one kind, as far as their type is the same."""
         self._launches: dict[tuple[Any, ...], tuple[Any, Any, Any, tuple[Any, ...]]] = {}
         """By kind: the launcher, what it takes of the compiled kernel, and the parameters given by keyword."""
 
@@ -53,14 +84,14 @@ class QuickKernel(JITFunction):
         device = torch._C._cuda_getDevice()
         kind: list[Any] = [device, *kwargs.items()]
         values: list[Any] = []
-        for arg in args:
+        for arg, alike in zip(args, self._alike, strict=False):
             if isinstance(arg, torch.Tensor):
                 arg_pointer = arg.data_ptr()
                 values.append(arg_pointer)
-                kind.append((arg.dtype, arg_pointer & 15))
+                kind.append((arg.dtype, 0 if alike else arg_pointer & 15))
             else:
                 values.append(arg)
-                kind.append(arg)
+                kind.append(int if alike and arg.__class__ is int and arg in _INT32 else arg)
         key = tuple(kind)
         known = self._launches.get(key)
         if known is None:

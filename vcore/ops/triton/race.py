@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from vcore.ops.triton.early_start import begin_and_wait, starts_early
+from vcore.ops.triton.early_start import begin_and_wait, can_start_early
 from vcore.ops.triton.quick_jit import quick_jit
 
 __all__ = ["choose_and_record", "greedy", "race"]
@@ -26,7 +26,11 @@ _MIX_2 = tl.constexpr(0x94D049BB133111EB)
 _LARGEST_BELOW_ONE = tl.constexpr(1.0 - 2.0**-24)
 _SCALE = tl.constexpr(2.0**-53)
 _FEW_ROWS = 16
-"""Up to here chunks are small, so that they occupy the whole device."""
+"""Up to here chunks are small, so that they occupy the whole device, and kernels start early. There are no more classes
+than these two, for each of them is compiled, for every kind of choice."""
+_ALIGNMENT = 4
+"""Partial results begin at a multiple of so many numbers, 16 bytes, whatever the number of rows: Triton would compile
+the kernels anew where they do not."""
 
 
 @triton.jit
@@ -40,7 +44,7 @@ def _log_exponential(states):
     return libdevice.log(-libdevice.log1p(-v))
 
 
-@quick_jit
+@quick_jit(do_not_specialize_on_alignment=["rows_ptr", "temperature_ptr", "keys_ptr"])
 def _chunk_kernel(
     best_ptr,
     best_id_ptr,
@@ -51,7 +55,7 @@ def _chunk_kernel(
     keys_ptr,
     vocab_size,
     stride_row,
-    num_chunks,
+    stride_partial,
     HAS_ROWS: tl.constexpr,
     NOISE: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -77,13 +81,21 @@ def _chunk_kernel(
     scores = tl.where(scores != scores, float("-inf"), scores)
     best = tl.max(scores, 0)
     best_id = tl.min(tl.where(scores == best, ids, 2147483647), 0)
-    place = index * num_chunks + chunk
+    place = index * stride_partial + chunk
     tl.store(best_ptr + place, tl.where(invalid, float("nan"), best))
     tl.store(best_id_ptr + place, best_id)
     tl.store(largest_ptr + place, largest)
 
 
-@quick_jit
+@quick_jit(
+    do_not_specialize_on_alignment=[
+        "token_ids_ptr",
+        "scores_ptr",
+        "temperature_ptr",
+        "rows_ptr",
+        "last_token_ids_ptr",
+    ]
+)
 def _merge_kernel(
     token_ids_ptr,
     scores_ptr,
@@ -94,6 +106,7 @@ def _merge_kernel(
     rows_ptr,
     last_token_ids_ptr,
     num_chunks,
+    stride_partial,
     NOISE: tl.constexpr,
     RECORD: tl.constexpr,
     CHUNKS_PAD: tl.constexpr,
@@ -103,12 +116,13 @@ def _merge_kernel(
     index = tl.program_id(0).to(tl.int64)
     chunks = tl.arange(0, CHUNKS_PAD)
     mask = chunks < num_chunks
-    best = tl.load(best_ptr + index * num_chunks + chunks, mask=mask, other=float("-inf"))
-    best_id = tl.load(best_id_ptr + index * num_chunks + chunks, mask=mask, other=2147483647)
+    places = index * stride_partial + chunks
+    best = tl.load(best_ptr + places, mask=mask, other=float("-inf"))
+    best_id = tl.load(best_id_ptr + places, mask=mask, other=2147483647)
     invalid = tl.sum((best != best).to(tl.int32), 0) > 0
     scores = tl.where(best != best, float("-inf"), best)
     if NOISE:
-        largest = tl.load(largest_ptr + index * num_chunks + chunks, mask=mask, other=float("-inf"))
+        largest = tl.load(largest_ptr + places, mask=mask, other=float("-inf"))
         shifts = tl.where(tl.abs(largest) == float("inf"), 0.0, largest)
         overall = tl.max(largest, 0)
         overall = tl.where(tl.abs(overall) == float("inf"), 0.0, overall)
@@ -178,10 +192,11 @@ def _choose(
         logits = logits.contiguous()
     chunk = 1024 if num_rows <= _FEW_ROWS else 4096
     num_chunks = triton.cdiv(vocab_size, chunk)
-    partial = torch.empty((3, num_rows, num_chunks), dtype=torch.float32, device=logits.device)
+    stride = triton.cdiv(num_chunks, _ALIGNMENT) * _ALIGNMENT
+    partial = torch.empty((3, num_rows, stride), dtype=torch.float32, device=logits.device)
     best, best_id, largest = partial[0], partial[1].view(torch.int32), partial[2]
     noise = keys is not None
-    early = starts_early(logits.device, num_rows)
+    early = num_rows <= _FEW_ROWS and can_start_early(logits.device)
     launch = {"launch_pdl": True} if early else {}
     _chunk_kernel[(num_chunks, num_rows)](
         best,
@@ -193,7 +208,7 @@ def _choose(
         keys,
         vocab_size,
         logits.stride(0),
-        num_chunks,
+        stride,
         HAS_ROWS=rows is not None,
         NOISE=noise,
         CHUNK=chunk,
@@ -210,6 +225,7 @@ def _choose(
         temperature,
         *record,
         num_chunks,
+        stride,
         NOISE=noise,
         RECORD=record[0] is not None,
         CHUNKS_PAD=triton.next_power_of_2(num_chunks),

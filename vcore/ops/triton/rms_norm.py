@@ -92,7 +92,7 @@ def _as_rows(x: torch.Tensor) -> torch.Tensor | None:
     return x.view(-1, 1, x.shape[-1]) if x.is_contiguous() else None
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _short_rows_kernel(
     out_ptr,
     x_ptr,
