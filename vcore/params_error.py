@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ValidationError
 
 from vcore.errors import RequestError
@@ -23,5 +25,11 @@ def params_error(params: type[BaseModel], error: ValidationError) -> RequestErro
         return RequestError(f"{name} has no {location!r}{hint}", param=location)
     message = first["msg"].removeprefix("Value error, ")
     if not location:
-        return RequestError(f"{name}: {message}")
+        return RequestError(f"{name}: {message}", param=_named(message, params))
     return RequestError(f"{name}.{location}: {message}, got {first['input']!r:.200}", param=location)
+
+
+def _named(message: str, params: type[BaseModel]) -> str | None:
+    """The field that a message begins with, as those about several fields do."""
+    first = re.match(r"\w+", message)
+    return first[0] if first is not None and first[0] in params.model_fields else None

@@ -18,10 +18,10 @@ class PoolingParams(BaseModel):
     """What one request wants of its embedding.
 
     Raises:
-        RequestError: a value is out of range, or a name is unknown.
+        RequestError: a value is of another type or out of range, or a name is unknown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     normalize: bool | None = None
     """Whether the vector is scaled to length 1; None: as the checkpoint says, and where it says nothing, yes."""

@@ -111,7 +111,9 @@ def command(
 
     from vcore.engine.async_llm import AsyncLLM
     from vcore.server.lifecycle import run_server
+    from vcore.server.preflight import check_parsers
 
+    check_parsers(tree, base_dir)
     engine = AsyncLLM(config=tree, base_dir=base_dir, in_process=in_process)
     names = ", ".join(tree.server.model_names) or tree.model.path
 

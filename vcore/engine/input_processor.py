@@ -195,7 +195,7 @@ class InputProcessor:
         if self._tokenizer is None:
             raise RequestError(
                 "the prompt is text, but this engine has no tokenizer (model.skip_tokenizer, or the model has "
-                "none): pass token ids as {'prompt_token_ids': [...]}",
+                "none): pass a list of token ids",
                 param="prompt",
             )
         check_text_fits(text, self._tokenizer, self._max_model_len, "prompt")

@@ -90,8 +90,7 @@ def _from_mapping(prompt: Mapping[object, object]) -> ParsedPrompt:
 def _checked_text(text: str) -> str:
     if not text:
         raise RequestError(
-            "the prompt is empty; to generate from nothing, pass the model's beginning-of-sequence id "
-            "as {'prompt_token_ids': [...]}",
+            "the prompt is empty; to generate from nothing, pass a list with the model's beginning-of-sequence id",
             param="prompt",
         )
     check_text(text, "prompt")

@@ -1,6 +1,7 @@
 """The HTTP server in front of an `AsyncLLM`. It knows no step, no block and no tensor.
 
-lifecycle      sockets, signals, drain          connection_limits  how many clients at a time
+lifecycle      from the start to the end        preflight      what is found wrong before a model is loaded
+http_server    connections and their limits     ending         signals, drain, the death of the engine
 app            everything put together          middleware/    request ids, keys, bodies, the last resort
 routes/        one file a group of endpoints    protocol/      what requests and answers look like
 generation     one HTTP request's prompts, run  sse            answers that come piece by piece

@@ -6,18 +6,19 @@ import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
 from vcore.config import ServerSettings
 from vcore.engine.prompts import Prompt
-from vcore.errors import ConfigError, RequestError
+from vcore.errors import RequestError
 from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
 from vcore.server.admission import Admission
+from vcore.server.chat_template_file import read_chat_template
 from vcore.server.embedding_run import EmbeddingRun
+from vcore.server.field_names import FieldNames
 from vcore.server.generation import Generation
 from vcore.server.served_models import ServedModels
 from vcore.server.tool_calls import ChatFormat, choose_chat_format
@@ -59,12 +60,12 @@ class ServerContext:
         """Of an engine that is resolved.
 
         Raises:
-            ConfigError: the chat template cannot be read.
+            ConfigError: as `read_chat_template`.
             PluginError: a parser that is named cannot be used.
         """
         scheduler = engine.config.scheduler
         max_running = _UNRESOLVED_SEQS if scheduler.max_num_seqs == "auto" else scheduler.max_num_seqs
-        template = None if settings.chat_template is None else _read_template(settings.chat_template)
+        template = None if settings.chat_template is None else read_chat_template(settings.chat_template)
         _warm_up(engine, template)
         return cls(
             engine=engine,
@@ -78,9 +79,9 @@ class ServerContext:
         )
 
     def generation(
-        self, request_id: str, prompts: Sequence[Prompt], params: SamplingParams, *, form_field: str | None
+        self, request_id: str, prompts: Sequence[Prompt], params: SamplingParams, *, fields: FieldNames
     ) -> Generation:
-        """Prompts, ready to run; `form_field` is the one that asked for the text's form."""
+        """Prompts, ready to run; `fields` are the client's."""
         return Generation(
             self.engine,
             self.admission,
@@ -88,7 +89,7 @@ class ServerContext:
             prompts=prompts,
             params=params,
             timeout_s=self.settings.request_timeout_s,
-            form_field=form_field,
+            fields=fields,
         )
 
     def embedding(self, request_id: str, prompts: Sequence[Prompt], params: PoolingParams) -> EmbeddingRun:
@@ -111,13 +112,6 @@ def _warm_up(engine: EngineClient, template: str | None) -> None:
     options = {} if template is None else {"chat_template": template}
     with contextlib.suppress(RequestError):  # there is no template, or it wants another conversation
         engine.render_chat([{"role": "user", "content": "hi"}], **options)
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the chat template {path} cannot be read: {error}") from error
 
 
 async def _context(request: Request) -> ServerContext:

@@ -11,6 +11,7 @@ from vcore.errors import RequestError
 from vcore.outputs import EmbeddingOutput
 from vcore.pooling_params import PoolingParams
 from vcore.server.errors import ApiError, aborted, took_too_long
+from vcore.server.field_names import FieldNames
 from vcore.server.observability import note_request
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from vcore.server.engine_client import EngineClient
 
 __all__ = ["EmbeddingRun"]
+
+_FIELDS = FieldNames((("prompt(?:_token_ids)?", "input"),))
 
 
 class EmbeddingRun:
@@ -103,10 +106,9 @@ class EmbeddingRun:
 
     def _about_input(self, error: RequestError, index: int) -> RequestError:
         """`error` in the words of the API, saying which of several inputs it is about."""
-        if error.param not in ("prompt", "prompt_token_ids"):
-            return error
+        message, param = _FIELDS.reworded(str(error), error.param)
         which = "" if len(self._prompts) == 1 else f"input {index} of {len(self._prompts)} (counted from 0): "
-        return type(error)(f"{which}{error}", param="input")
+        return type(error)(f"{which}{message}" if param == "input" else message, param=param)
 
     def _raise_first(self) -> None:
         """Raise what went wrong, if anything did."""

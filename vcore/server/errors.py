@@ -12,9 +12,6 @@ __all__ = ["ApiError", "aborted", "api_error", "took_too_long"]
 
 logger = logging.getLogger(__name__)
 
-_RENAMED_PARAMS = {"prompt_token_ids": "prompt"}
-"""Fields of the engine's requests that clients know by another name."""
-
 
 @dataclass(slots=True, eq=False)
 class ApiError(Exception):
@@ -49,9 +46,9 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestTooLargeError):
-        return ApiError(400, str(error), code="context_length_exceeded", param=_param(error))
+        return ApiError(400, str(error), code="context_length_exceeded", param=error.param)
     if isinstance(error, RequestError):
-        return ApiError(400, str(error), param=_param(error))
+        return ApiError(400, str(error), param=error.param)
     if isinstance(error, EngineDeadError):
         return ApiError(503, str(error), type="server_error", code="engine_unavailable", retry_after=5)
     if isinstance(error, EngineError):
@@ -70,7 +67,3 @@ def took_too_long(seconds: float) -> ApiError:
     """The end of a request that the server lets run no longer."""
     message = f"the request took longer than {seconds:g} seconds, which is this server's limit"
     return ApiError(504, message, type="server_error", code="request_timeout")
-
-
-def _param(error: RequestError) -> str | None:
-    return _RENAMED_PARAMS.get(error.param or "", error.param)

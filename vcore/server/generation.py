@@ -12,6 +12,7 @@ from vcore.errors import RequestError
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError, aborted, took_too_long
+from vcore.server.field_names import FieldNames
 from vcore.server.merge import merge
 from vcore.server.observability import note_request
 from vcore.server.stoppable import Stoppable
@@ -35,7 +36,7 @@ class Generation:
         prompts: Sequence[Prompt],
         params: SamplingParams,
         timeout_s: float | None = None,
-        form_field: str | None = None,
+        fields: FieldNames | None = None,
     ) -> None:
         """Describe what to run; nothing runs yet.
 
@@ -46,7 +47,7 @@ class Generation:
             prompts: at least one.
             params: for all of them.
             timeout_s: seconds after which it is ended with an error.
-            form_field: which field of the client's asked for the form that the text must have.
+            fields: what the client calls the fields that errors name; None: as the engine does.
         """
         self.request_id = request_id
         self.params = params
@@ -55,7 +56,7 @@ class Generation:
         self._admission = admission
         self._prompts = prompts
         self._timeout_s = timeout_s
-        self._form_field = form_field
+        self._fields = fields or FieldNames()
         self._running: Stoppable[tuple[int, RequestOutput]] | None = None
 
     def stop(self, error: ApiError) -> None:
@@ -74,7 +75,8 @@ class Generation:
             RequestError: a prompt or the parameters are wrong, or the form became too complex for the text.
             EngineDeadError: the engine died.
         """
-        with self._admission.admit(len(self._prompts) * self.params.n, self.stop):
+        num_samples = len(self._prompts) * self.params.n
+        with self._fields.applied(), self._admission.admit(num_samples, self.stop):
             running = self._running = Stoppable(merge([self._generate(*one, mode) for one in enumerate(self._prompts)]))
             loop = asyncio.get_running_loop()
             timer = None if self._timeout_s is None else loop.call_later(self._timeout_s, self._time_out)
@@ -82,8 +84,6 @@ class Generation:
                 while (item := await running.next()) is not None:
                     _check(item[1])
                     yield item
-            except RequestError as error:
-                raise self._in_clients_words(error) from error
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -104,12 +104,6 @@ class Generation:
         request_id = self.request_id if len(self._prompts) == 1 else f"{self.request_id}-{index}"
         note_request(request_id, prompt)
         return self._engine.generate(prompt, self.params, request_id=request_id, mode=mode)
-
-    def _in_clients_words(self, error: RequestError) -> RequestError:
-        """`error` with the client's own field in the place of the engine's, which stands for several of them."""
-        if self._form_field is None or error.param is None or error.param.partition(".")[0] != "structured_output":
-            return error
-        return type(error)(str(error).replace(error.param, self._form_field, 1), param=self._form_field)
 
     def _time_out(self) -> None:
         assert self._timeout_s is not None

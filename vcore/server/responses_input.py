@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from vcore.errors import RequestError
-from vcore.server.errors import ApiError
 from vcore.server.protocol.chat import ChatCompletionRequest
 from vcore.server.protocol.common import SamplingFields
 from vcore.server.protocol.responses import ResponsesRequest
@@ -27,7 +26,7 @@ def as_chat_request(body: ResponsesRequest) -> ChatCompletionRequest:
 
     Raises:
         RequestError: something is wrong, or asks for what is not served.
-        ApiError: a message or a tool is malformed.
+        ApiError: a message or a tool is malformed; it is named as the chat request has it.
     """
     _refuse_unserved(body)
     values: dict[str, Any] = body.model_dump(include=_SAMPLING, exclude_none=True)
@@ -49,14 +48,7 @@ def as_chat_request(body: ResponsesRequest) -> ChatCompletionRequest:
         return ChatCompletionRequest.model_validate(values)
     except ValidationError as error:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise _of_this_request(validation_error(found, values)) from None
-
-
-def _of_this_request(error: ApiError) -> ApiError:
-    """The client knows no messages, only its input."""
-    if (error.param or "").startswith("messages"):
-        error.message, error.param = f"input: {error.message.removeprefix('messages')}", "input"
-    return error
+        raise validation_error(found, values) from None
 
 
 def _refuse_unserved(body: ResponsesRequest) -> None:

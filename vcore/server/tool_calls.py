@@ -227,7 +227,7 @@ def parse_tools(raw: Sequence[Mapping[str, Any]] | None) -> tuple[Tool, ...]:
     """
     tools: dict[str, Tool] = {}
     for index, one in enumerate(raw or ()):
-        param = f"tools.{index}"
+        param = f"tools[{index}]"
         function = one.get("function") if isinstance(one, Mapping) else None
         if not isinstance(function, Mapping) or one.get("type", "function") != "function":
             raise RequestError(

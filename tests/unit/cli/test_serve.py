@@ -111,6 +111,7 @@ def test_the_engines_process_is_not_told_of_the_section(file: str, monkeypatch: 
     [
         (["--tls-cert", "none.pem", "--tls-key", "none.pem"], "none.pem"),
         (["--tls-cert", "none.pem"], "belong together"),
+        (["--chat-template", "none.jinja"], "none.jinja cannot be read"),
         (["--host", "no.such.host.invalid"], "cannot listen"),
         (["--port", "70000"], "port"),
         (["--log-prompts"], "log_requests"),
@@ -123,6 +124,12 @@ def test_the_command_refuses_before_anything_is_loaded(
 ) -> None:
     assert run(["serve", "-m", "no-such-model", *arguments]) == 2
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--tool-parser", "--reasoning-parser"])
+def test_so_it_does_with_parsers_that_are_not_there(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "-m", "no-such-model", option, "none-such"]) == 1
+    assert "none-such" in capfd.readouterr().err
 
 
 class DoomedEngine(ScriptedEngine):

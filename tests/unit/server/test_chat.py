@@ -239,6 +239,8 @@ def test_as_many_tokens_as_fit_are_generated_by_default(make_server: Any, script
         ({"messages": HI, "tools": [WEATHER] * 1025}, "tools"),
         ({"messages": HI, "continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
         ({"messages": HI, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"messages": [{"role": "user", "content": "x" * 250}]}, "messages"),
+        ({"messages": HI, "min_tokens": 9, "max_tokens": 3}, "min_tokens"),
     ],
 )
 def test_what_is_wrong_is_named(server: Any, body: dict[str, Any], param: str) -> None:

@@ -78,7 +78,8 @@ def test_what_is_for_the_scheduler_reaches_it(embedder: Any) -> None:
         ({"input": ["a"] * 2049}, "input", "2048"),
         ({"input": "a" * 300}, "input", "max_model_len=256"),
         ({"input": [[1], [1] * 257]}, "input", "input 1 of 2"),
-        ({"input": [[1], [999]]}, "input", "vocabulary"),
+        ({"input": [[1], [999]]}, "input", "input 1 of 2 (counted from 0): input has 999 at position 0"),
+        ({"input": [999]}, "input", "input has 999 at position 0"),
         ({"input": "a", "dimensions": 5}, "dimensions", "have 4"),
         ({"input": "a", "dimensions": 0}, "dimensions", ""),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", ""),
@@ -89,6 +90,7 @@ def test_what_is_wrong_is_named(embedder: Any, body: dict[str, Any], param: str,
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["param"] == param
+    assert "prompt_token_ids" not in error["message"]
     assert says in error["message"]
     assert embedder.engine.open_ids == []
 

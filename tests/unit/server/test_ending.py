@@ -17,9 +17,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from vcore.config import ServerSettings
+from vcore.config import ServerSettings, load_config
 from vcore.engine.records import EngineStatus
-from vcore.errors import ConfigError, EngineDeadError, ModelNotFoundError
+from vcore.errors import ConfigError, EngineDeadError, ModelNotFoundError, PluginError
 from vcore.server.lifecycle import run_server
 from vcore.testing.scripted_engine import ScriptedEngine
 
@@ -152,11 +152,22 @@ def test_an_engine_that_cannot_be_started_is_closed_and_told() -> None:
     assert engine.life == ["start", "close"]
 
 
-def test_what_the_application_refuses_closes_the_engine(tmp_path: Any) -> None:
+def test_what_the_application_refuses_closes_the_engine() -> None:
+    class NoParser(LivingEngine):
+        async def on_start(self) -> None:  # as if a parser that was there before the start were gone
+            self.config = load_config(self.config, {"chat.tool_parser": "none-such"})
+
+    engine = NoParser()
+    with pytest.raises(PluginError, match="none-such"):
+        run(engine, pytest.fail)
+    assert engine.life == ["start", "ready", "close"]
+
+
+def test_a_wrong_setting_is_told_before_anything_is_started(tmp_path: Any) -> None:
     engine = LivingEngine()
     with pytest.raises(ConfigError, match=r"mine\.jinja"):
         run(engine, pytest.fail, chat_template=tmp_path / "mine.jinja")
-    assert engine.life == ["start", "ready", "close"]
+    assert not hasattr(engine, "life")
 
 
 # The death of the engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from vcore.server import http_connection
+from vcore.server.client_warnings import ClientWarnings
 from vcore.server.http_connection import HttpConnection
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
@@ -167,3 +169,124 @@ def test_what_is_no_http_is_told_in_the_shape_of_all_errors() -> None:
         made.connection_lost(None)
 
     asyncio.run(main())
+
+
+CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: server\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN = b"zz\r\nhello\r\n"
+
+
+class Reader:
+    """An application that reads a body, if it is to, and answers once it may."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.reads = reads
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.heard: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        more = self.reads
+        while more:
+            message = await receive()
+            self.heard.append(message["type"])
+            more = message.get("more_body", False)
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+def talk(app: Reader, *pieces: bytes) -> tuple[bytes, list[str]]:
+    """What is answered to `pieces`, and how the connection ends; the application works in between."""
+
+    async def main() -> tuple[bytes, list[str]]:
+        config = uvicorn.Config(app, http=HttpConnection, interface="asgi3", lifespan="off", log_config=None)
+        made, transport = HttpConnection(config, ServerState(), {}, asyncio.get_running_loop()), Transport(0)
+        made.connection_made(transport)
+        for piece in pieces:
+            if not transport.ends:
+                made.data_received(piece)
+            await settle()
+        app.may_answer.set()
+        await settle()
+        ends = [*transport.ends]
+        made.connection_lost(None)
+        await settle()
+        return transport.written, ends
+
+    async def settle() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    return asyncio.run(main())
+
+
+def code(answer: bytes) -> str:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head
+    assert f"content-length: {len(body)}".encode() in head
+    return str(json.loads(body)["error"]["code"])
+
+
+@pytest.mark.parametrize("pieces", [(CHUNKED + BROKEN,), (CHUNKED, b"2\r\nab\r\n", BROKEN)], ids=["at once", "later"])
+def test_a_broken_chunk_is_refused_and_its_application_sees_its_client_leave(
+    pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Reader()
+    answer, ends = talk(app, *pieces)
+    assert code(answer) == "invalid_http"
+    assert ends == ["close"]
+    assert app.heard[-1] == "http.disconnect"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_an_answer_that_was_begun_is_not_broken_into() -> None:
+    answer, ends = talk(Reader(reads=False), CHUNKED, BROKEN)
+    assert (answer.count(b"HTTP/1.1"), ends) == (1, ["close"])
+    assert answer.endswith(b"\r\n\r\nok")
+
+
+def test_a_broken_chunk_of_a_request_that_was_sent_ahead_is_no_answer_to_the_first() -> None:
+    app = Reader()
+    app.may_answer.clear()
+    answer, ends = talk(app, REQUEST, CHUNKED + BROKEN)
+    assert (answer.count(b"HTTP/1.1 400"), ends) == (0, ["close"])
+
+
+def test_what_follows_a_whole_request_is_refused_after_its_answer_alone() -> None:
+    answer, ends = talk(Reader(), CHUNKED + b"0\r\n\r\n", b"no HTTP\r\n\r\n")
+    first, rest = answer.split(b"\r\n\r\nok")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert code(rest) == "invalid_http"
+    assert ends == ["close"]
+
+
+def test_a_head_whose_path_is_none_is_refused() -> None:
+    answer, _ = talk(Reader(), b"GET /\xff HTTP/1.1\r\nHost: server\r\n\r\n")
+    assert code(answer) == "invalid_http"
+
+
+def test_warnings_of_all_connections_are_limited_together(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        config = uvicorn.Config(Reader(), http=HttpConnection, interface="asgi3", lifespan="off", log_config=None)
+        loop = asyncio.get_running_loop()
+        warnings = ClientWarnings(logging.getLogger("uvicorn.error"), lambda seconds, end: ends.append(end))
+        for _ in range(100):
+            made = HttpConnection(config, ServerState(), {}, loop, warnings=warnings)
+            made.connection_made(Transport(0))
+            made.data_received(b"no HTTP\r\n\r\n")
+            made.connection_lost(None)
+
+    ends: list[Any] = []
+    asyncio.run(main())
+    assert len(caplog.messages) == 5
+    [end] = ends
+    end()
+    assert caplog.messages[5:] == ["95 more like these within 60 s; the last: Invalid HTTP request received."]
+
+
+def test_a_client_that_offers_another_protocol_is_served_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"GET / HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    answer, ends = talk(Reader(), upgrade)
+    assert answer.endswith(b"ok")
+    assert (ends, caplog.messages) == ([], [])

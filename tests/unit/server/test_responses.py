@@ -119,7 +119,14 @@ def test_an_error_in_mid_stream_is_told(make_server: Any, scripted: Any) -> None
         ({"input": "x", "truncation": "auto"}, "truncation"),
         ({"input": "x", "n": 2}, "n"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0]"),
-        ({"input": "x", "text": {"format": {"type": "xml"}}}, "response_format.type"),
+        ({"input": "x", "text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "schema": 5}}}, "text.format.schema"),
+        ({"input": "x", "response_format": {"type": "xml"}}, "response_format.type"),
+        ({"input": "x", "tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"input": "x", "tools": [WEATHER, WEATHER]}, "tools[1].name"),
+        ({"input": "x" * 300}, "input"),
+        ({"input": "x", "min_tokens": 9, "max_output_tokens": 3}, "min_tokens"),
     ],
 )
 def test_what_is_wrong_is_named(server: Any, body: dict[str, Any], param: str) -> None:

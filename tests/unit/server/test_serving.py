@@ -12,6 +12,7 @@ import pytest
 from vcore.errors import EngineDeadError, RequestError
 from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError
+from vcore.server.field_names import FieldNames
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 BODY = {"prompt": "hi"}
@@ -149,7 +150,7 @@ def test_a_form_that_fails_later_is_called_by_that_field_too(server: Any) -> Non
     context = server.app.state.context
 
     async def work() -> None:
-        generation = context.generation("one", ["hi"], SamplingParams(), form_field="guided_grammar")
+        generation = context.generation("one", ["hi"], SamplingParams(), fields=FieldNames().of_form("guided_grammar"))
         with pytest.raises(RequestError, match=r"^guided_grammar cannot be enforced any further$") as caught:
             await generation.results()
         assert caught.value.param == "guided_grammar"

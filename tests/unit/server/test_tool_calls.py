@@ -240,11 +240,11 @@ def test_tools_are_read() -> None:
 @pytest.mark.parametrize(
     ("raw", "param", "message"),
     [
-        ([{"type": "web"}], "tools.0", "expected .*function"),
-        (["f"], "tools.0", "expected"),
-        ([{"function": {}}], "tools.0.function.name", "must be a text"),
-        ([{"function": {"name": "f", "parameters": "x"}}], "tools.0.function.parameters", "got str"),
-        ([{"function": {"name": "f"}}, {"function": {"name": "f"}}], "tools.1.function.name", "two tools are called"),
+        ([{"type": "web"}], "tools[0]", "expected .*function"),
+        (["f"], "tools[0]", "expected"),
+        ([{"function": {}}], "tools[0].function.name", "must be a text"),
+        ([{"function": {"name": "f", "parameters": "x"}}], "tools[0].function.parameters", "got str"),
+        ([{"function": {"name": "f"}}, {"function": {"name": "f"}}], "tools[1].function.name", "two tools are called"),
     ],
 )
 def test_malformed_tools_are_refused(raw: list[Any], param: str, message: str) -> None:

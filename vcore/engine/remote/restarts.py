@@ -17,9 +17,9 @@ class RestartPolicy:
     """Before the first attempt; doubled with each one after it."""
     max_delay: float = 60.0
     healthy_after: float = 60.0
-    """An engine that has run for so long was healthy: the delay begins anew."""
+    """An engine that has run for so long was healthy: the delays and the count of failures begin anew."""
     max_failures: int = 5
-    """So many starts that fail in a row, and it is given up."""
+    """So many starts in a row that fail, or make an engine that ends before it was healthy, and it is given up."""
 
 
 class BackOff:
@@ -33,9 +33,11 @@ class BackOff:
 
     def engine_ran(self, seconds: float) -> None:
         """An engine was ready, and ran for so long before it died."""
-        self._num_failures = 0
         if seconds >= self._policy.healthy_after:
+            self._num_failures = 0
             self._delay = self._policy.first_delay
+        else:
+            self._num_failures += 1
 
     def start_failed(self) -> None:
         """An attempt failed."""
@@ -48,3 +50,13 @@ class BackOff:
         delay = min(self._delay, self._policy.max_delay)
         self._delay = delay * 2
         return delay
+
+    @property
+    def verdict(self) -> str:
+        """Why there is to be no other attempt; empty if there may be one, or there never was to be one."""
+        if not self._policy.enabled or self._num_failures < self._policy.max_failures:
+            return ""
+        return (
+            f"given up after {self._num_failures} starts in a row of which no engine came that ran for "
+            f"{self._policy.healthy_after:g} s"
+        )

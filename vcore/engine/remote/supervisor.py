@@ -145,7 +145,7 @@ class Supervisor:
         self._back_off.engine_ran(time.monotonic() - self._ready_since)
         delay = self._back_off.next_delay()
         state: EngineState = "dead" if delay is None else "restarting"
-        self._set(state, reason=reason, pid=None, faults=(), failed_steps=0)
+        self._set(state, reason=self._with_verdict(reason), pid=None, faults=(), failed_steps=0)
         self._recovery = asyncio.get_running_loop().create_task(self._recover(delay), name="vcore-restart")
         self._user.on_dead(reason)
 
@@ -164,9 +164,14 @@ class Supervisor:
                 self._back_off.start_failed()
                 delay = self._back_off.next_delay()
                 state: EngineState = "dead" if delay is None else "restarting"
-                self._set(state, reason=f"{reason}; it could not be started again: {error}")
+                self._set(state, reason=self._with_verdict(f"{reason}; it could not be started again: {error}"))
             else:
                 return
+
+    def _with_verdict(self, reason: str) -> str:
+        """The cause; with why that is the last one, if the engine has been given up. The cause may end with a log."""
+        verdict = self._back_off.verdict
+        return f"{verdict}; the last time {reason}" if verdict else reason
 
     def _on_message(self, message: FromEngine) -> None:
         if isinstance(message, HealthChanged):

@@ -18,7 +18,25 @@ if TYPE_CHECKING:
     from vcore.engine.records import EngineStatus, RequestRecord, StepRecord
     from vcore.server.observability.request_notes import RequestNote, RequestNotes
 
-__all__ = ["RequestSpans", "otlp_provider"]
+__all__ = ["RequestSpans", "check_otlp", "otlp_provider"]
+
+
+def check_otlp(endpoint: str) -> None:
+    """That spans can be sent to `endpoint`, as far as it lies with what is installed.
+
+    Raises:
+        ConfigError: the extra ``otel`` is not installed.
+    """
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.resources
+        import opentelemetry.sdk.trace
+        import opentelemetry.sdk.trace.export  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"otlp_traces_endpoint is {endpoint!r}, but the OpenTelemetry packages cannot be imported ({error}); "
+            "install them with `pip install 'vcore-engine[otel]'`, or leave the setting out"
+        ) from error
 
 
 def otlp_provider(endpoint: str) -> TracerProvider:
@@ -28,18 +46,14 @@ def otlp_provider(endpoint: str) -> TracerProvider:
         endpoint: the collector's URL for traces over HTTP, such as ``http://localhost:4318/v1/traces``.
 
     Raises:
-        ConfigError: the extra ``otel`` is not installed.
+        ConfigError: as `check_otlp`.
     """
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise ConfigError(
-            f"otlp_traces_endpoint is {endpoint!r}, but the OpenTelemetry packages cannot be imported ({error}); "
-            "install them with `pip install 'vcore-engine[otel]'`, or leave the setting out"
-        ) from error
+    check_otlp(endpoint)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     provider = TracerProvider(resource=Resource.create({"service.name": "vcore", "service.version": __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     return provider

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any, NotRequired, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from vcore.errors import RequestError
@@ -142,11 +142,12 @@ class SamplingFields(StructuredFields):
     user: str | None = None
     """Ignored."""
 
-    @model_validator(mode="after")
-    def _stream_options_need_stream(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only for stream=true")
-        return self
+    @field_validator("stream_options")
+    @classmethod
+    def _only_for_streams(cls, value: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if value is not None and not info.data.get("stream"):
+            raise ValueError("is only for stream=true")
+        return value
 
     def sampling_values(self) -> dict[str, Any]:
         """The fields that were given, as keywords of `SamplingParams`.

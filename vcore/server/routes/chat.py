@@ -8,6 +8,7 @@ from vcore.server.chat_plan import plan_chat
 from vcore.server.chat_writer import ChatWriter
 from vcore.server.context import Context, new_id
 from vcore.server.disconnect import until_disconnect
+from vcore.server.field_names import FieldNames
 from vcore.server.json_response import JsonResponse
 from vcore.server.protocol.chat import ChatCompletion, ChatCompletionRequest
 from vcore.server.routes.declarations import GENERATION_ERRORS, streamed
@@ -16,6 +17,9 @@ from vcore.server.sse import open_stream
 __all__ = ["router"]
 
 router = APIRouter(tags=["generation"])
+
+_PROMPT = ("prompt(?:_token_ids)?", "messages")
+_LENGTH = ("max_tokens", "max_completion_tokens")
 
 
 @router.post(
@@ -26,8 +30,11 @@ router = APIRouter(tags=["generation"])
 )
 async def create_chat_completion(body: ChatCompletionRequest, request: Request, context: Context) -> Response:
     """Go on with a conversation."""
-    plan = await plan_chat(context, body)
-    generation = context.generation(new_id("chatcmpl-"), [plan.prompt], plan.params, form_field=plan.form_field)
+    fields = FieldNames((_PROMPT,) if body.max_completion_tokens is None else (_PROMPT, _LENGTH))
+    with fields.applied():
+        plan = await plan_chat(context, body)
+    fields = fields.of_form(plan.form_field)
+    generation = context.generation(new_id("chatcmpl-"), [plan.prompt], plan.params, fields=fields)
     writer = ChatWriter(generation, plan)
     if body.stream:
         return await open_stream(request, writer.stream(body.stream_options))

@@ -10,6 +10,7 @@ from vcore.engine.prompts import Prompt
 from vcore.server.completion_writer import CompletionForm, CompletionWriter
 from vcore.server.context import Context, new_id
 from vcore.server.disconnect import until_disconnect
+from vcore.server.field_names import FieldNames
 from vcore.server.json_response import JsonResponse
 from vcore.server.protocol.completions import Completion, CompletionRequest
 from vcore.server.request_params import completion_params
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 router = APIRouter(tags=["generation"])
+
+_FIELDS = FieldNames((("prompt_token_ids", "prompt"), ("prompt_logprobs", "logprobs")))
 
 
 @router.post(
@@ -38,8 +41,10 @@ async def create_completion(body: CompletionRequest, request: Request, context: 
         logprobs=body.logprobs,
         discard_output=body.max_tokens == 0,
     )
-    params = completion_params(body, context.settings)
-    generation = context.generation(new_id("cmpl-"), _split(body.prompt), params, form_field=body.form_field)
+    fields = _FIELDS.of_form(body.form_field)
+    with fields.applied():
+        params = completion_params(body, context.settings)
+    generation = context.generation(new_id("cmpl-"), _split(body.prompt), params, fields=fields)
     writer = CompletionWriter(context.engine, generation, form)
     if body.stream:
         return await open_stream(request, writer.stream(body.stream_options))

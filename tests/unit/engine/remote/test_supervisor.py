@@ -95,12 +95,28 @@ def test_back_off_gives_up_after_failures_in_a_row():
     back_off = BackOff(RestartPolicy(max_failures=2))
     back_off.start_failed()
     assert back_off.next_delay() == 1.0
-    back_off.engine_ran(0.0)
+    back_off.engine_ran(60.0)
     back_off.start_failed()
-    assert back_off.next_delay() == 2.0
+    assert back_off.next_delay() == 1.0
+    assert back_off.verdict == ""
     back_off.start_failed()
     assert back_off.next_delay() is None
-    assert BackOff(RestartPolicy(enabled=False)).next_delay() is None
+    assert back_off.verdict.startswith("given up after 2 starts in a row")
+    never = BackOff(RestartPolicy(enabled=False))
+    assert (never.next_delay(), never.verdict) == (None, "")
+
+
+def test_an_engine_that_ends_before_it_was_healthy_is_a_start_that_failed():
+    back_off = BackOff(RestartPolicy(first_delay=1.0, healthy_after=60.0, max_failures=3))
+    delays = []
+    for seconds in (5.0, 59.9, 60.0, 1.0, 2.0, 3.0):
+        back_off.engine_ran(seconds)
+        delays.append(back_off.next_delay())
+    assert delays == [1.0, 2.0, 1.0, 2.0, 4.0, None]
+    back_off = BackOff(RestartPolicy(max_failures=2))
+    back_off.engine_ran(1.0)
+    back_off.start_failed()
+    assert back_off.next_delay() is None
 
 
 def test_it_starts_again_what_dies_and_counts():
@@ -129,15 +145,51 @@ def test_it_starts_again_what_dies_and_counts():
 
 def test_it_gives_up_and_says_why():
     async def check() -> None:
-        world = World([READY, failed("one"), failed("two"), failed("three"), READY])
+        world = World([READY, failed("one"), failed("two"), READY])
         await world.supervisor.start()
         world.links[0].says(EngineDied("gone"))
         await world.until("dead")
-        assert len(world.links) == 4
-        with pytest.raises(EngineDeadError, match=r"dead.*gone.*three.*Make a new one"):
+        assert len(world.links) == 3
+        with pytest.raises(EngineDeadError, match=r"dead: given up after 3 starts in a row.*gone.*two.*Make a new one"):
             world.supervisor.require_ready()
         await world.supervisor.close()
         assert len(world.deaths) == 1
+
+    asyncio.run(check())
+
+
+def test_one_that_ends_soon_after_every_start_is_given_up_and_each_death_is_told():
+    async def check() -> None:
+        world = World([READY] * 5)
+        await world.supervisor.start()
+        for number in range(3):
+            await world.until("ready")
+            world.links[number].says(EngineDied(f"crash {number}"))
+        assert world.states[-1] == "dead"
+        assert world.supervisor.status.restarts == 2
+        assert world.deaths == [f"the engine stopped: crash {number}" for number in range(3)]
+        expected = r"dead: given up after 3 starts in a row .* ran for 60 s; the last time the engine stopped: crash 2"
+        with pytest.raises(EngineDeadError, match=expected):
+            world.supervisor.require_ready()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(world.links) == 3, "nothing is started any more"
+        assert [link.stops > 0 for link in world.links] == [True] * 3
+        await world.supervisor.close()
+
+    asyncio.run(check())
+
+
+def test_one_that_was_healthy_in_between_is_started_again_however_often_it_ends():
+    async def check() -> None:
+        world = World([READY] * 11, RestartPolicy(first_delay=0.0, max_failures=2, healthy_after=0.0))
+        await world.supervisor.start()
+        for number in range(10):
+            await world.until("ready")
+            world.links[number].says(EngineDied("gone"))
+        await world.until("ready")
+        assert world.supervisor.status.restarts == 10
+        await world.supervisor.close()
 
     asyncio.run(check())
 
