@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from vcore.server.mailbox import Mailbox
-
 __all__ = ["merge"]
 
 T = TypeVar("T")
@@ -28,27 +26,33 @@ async def merge(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tu
             async for item in items:
                 yield 0, item
         return
-    mailbox: Mailbox[tuple[int, T] | None] = Mailbox(_ROOM)
-    pumps = [asyncio.create_task(_pump(index, source, mailbox)) for index, source in enumerate(sources)]
+    arrived: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(_ROOM)
+    pumps = [asyncio.create_task(_pump(index, source, arrived)) for index, source in enumerate(sources)]
     try:
         num_open = len(pumps)
         while num_open:
-            arrived = await mailbox.get()
-            if arrived is None:
-                num_open -= 1
-            else:
-                yield arrived
+            match await arrived.get():
+                case None:
+                    num_open -= 1
+                case Exception() as error:
+                    raise error
+                case item:
+                    yield item
     finally:
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _pump(index: int, source: AsyncGenerator[T, None], mailbox: Mailbox[tuple[int, T] | None]) -> None:
+async def _pump(
+    index: int, source: AsyncGenerator[T, None], arrived: asyncio.Queue[tuple[int, T] | Exception | None]
+) -> None:
+    """Pass on the items of a source, and then its end: None, or what it raised."""
+    end: Exception | None = None
     try:
         async with aclosing(source) as items:
             async for item in items:
-                await mailbox.put((index, item))
-        await mailbox.put(None)
+                await arrived.put((index, item))
     except Exception as error:
-        mailbox.fail(error)
+        end = error
+    await arrived.put(end)
