@@ -31,13 +31,13 @@ async def merge(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tu
     try:
         num_open = len(pumps)
         while num_open:
-            match await arrived.get():
-                case None:
-                    num_open -= 1
-                case Exception() as error:
-                    raise error
-                case item:
-                    yield item
+            one = await arrived.get()
+            if isinstance(one, Exception):
+                raise one
+            if one is None:
+                num_open -= 1
+            else:
+                yield one
     finally:
         for pump in pumps:
             pump.cancel()

@@ -40,9 +40,13 @@ def test_an_error_comes_after_what_came_before_it_and_closes_the_others() -> Non
     async def main() -> None:
         closed: list[str] = []
         found = []
-        with pytest.raises(ValueError, match="ab!"):
+
+        async def read() -> None:
             async for item in merge([letters("ab!", closed), letters("x" * 100, closed)]):
                 found.append(item)
+
+        with pytest.raises(ValueError, match="ab!"):
+            await read()
         assert [item for item in found if item[0] == 0] == [(0, "a"), (0, "b")]
         assert len(found) < 10
         assert sorted(closed) == ["ab!", "x" * 100]
