@@ -110,6 +110,9 @@ class WeightLoader(ABC):
     def config(self) -> HFConfig:
         """The model's configuration, in the terms of Hugging Face's ``config.json``.
 
+        And one of our own: ``embedding_pooling``, for formats that say how embeddings are made where there is no
+        ``modules.json``: ``lasttoken``, ``mean``, ``none``, or what is not served, such as ``cls``.
+
         Raises:
             ModelError: it is missing or unreadable.
         """

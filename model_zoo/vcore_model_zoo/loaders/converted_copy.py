@@ -22,7 +22,7 @@ __all__ = ["WEIGHTS_FILE", "ConvertedCopy", "SourceStamp"]
 
 WEIGHTS_FILE = "model.safetensors"
 _MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 """Raise it whenever the conversion writes something else from the same file."""
 
 

@@ -15,6 +15,7 @@ from vcore.interfaces.weights import CheckpointReader, TensorInfo
 from vcore_model_zoo.loaders.gguf_architecture import GGUFArchitecture
 from vcore_model_zoo.loaders.gguf_architectures import find_architecture
 from vcore_model_zoo.loaders.gguf_dequantize import Array, dequantize
+from vcore_model_zoo.loaders.gguf_embedding import embedding_config
 from vcore_model_zoo.loaders.gguf_header import StoredTensor, read_gguf_header
 from vcore_model_zoo.loaders.gguf_metadata import GGUFMetadata
 from vcore_model_zoo.loaders.shape_check import check_tensor
@@ -103,7 +104,7 @@ class GGUFFile:
     def _make_config(self) -> dict[str, Any]:
         if "token_embd.weight" not in self.metadata.shapes:
             raise WeightsError(f"{self.path} has no token_embd.weight: it holds no whole model. Fetch it again.")
-        config = self._architecture.config(self.metadata)
+        config = self._architecture.config(self.metadata) | embedding_config(self.metadata)
         return {key: value for key, value in config.items() if value is not None}
 
     def _map_names(self, tensors: Mapping[str, StoredTensor]) -> dict[str, _Source]:

@@ -17,6 +17,7 @@ from vcore_model_zoo.loaders.gguf_header import read_gguf_header
 from vcore_model_zoo.loaders.gguf_loader import GGUFLoader
 from vcore_model_zoo.loaders.options import GGUFOptions
 
+from vcore.engine.resolve.pooling import resolve_pooling
 from vcore.errors import ModelNotFoundError, UnsupportedModelError, WeightsError
 from vcore.interfaces.weights import CheckpointReader, WeightLoaderContext
 
@@ -124,6 +125,40 @@ def test_rotary_scaling(
     write_gguf: WriteGGUF, tiny_tensors: Tensors, metadata: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
     assert loader(write_gguf(tiny_tensors, metadata=metadata)).config().to_dict().get("rope_scaling") == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, {}),
+        ({"pooling_type": 0}, {"embedding_pooling": "none"}),
+        ({"pooling_type": 1}, {"embedding_pooling": "mean"}),
+        ({"pooling_type": 2}, {"embedding_pooling": "cls"}),
+        ({"pooling_type": 3, "attention.causal": True}, {"embedding_pooling": "lasttoken"}),
+        ({"pooling_type": 9}, {"embedding_pooling": "pooling_type 9"}),
+        ({"attention.causal": False}, {"is_causal": False}),
+    ],
+)
+def test_what_it_says_of_embeddings(
+    write_gguf: WriteGGUF, tiny_tensors: Tensors, metadata: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    path = write_gguf(tiny_tensors, metadata=metadata)
+    for copy in (False, True):
+        made = loader(path, copy=copy)
+        if copy:
+            made.open().close()
+        config = made.config().to_dict()
+        assert {key: config[key] for key in ("embedding_pooling", "is_causal") if key in config} == expected
+
+
+def test_a_file_for_embeddings_is_resolved_as_it_says(write_gguf: WriteGGUF, tiny_tensors: Tensors) -> None:
+    path = write_gguf(tiny_tensors, metadata={"pooling_type": 1})
+    pooling, decision = resolve_pooling("auto", path, loader(path).config())
+    assert (pooling.mode, pooling.size) == ("mean", 64)
+    assert decision is not None
+    assert decision.value == "mean"
+    both = write_gguf(tiny_tensors, metadata={"pooling_type": 1, "attention.causal": False}, name="both.gguf")
+    assert resolve_pooling("auto", both, loader(both).config())[0].mode is None
 
 
 def llama3_factors(factor: float, theta: float, head_dim: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -4,6 +4,8 @@ Checkpoints say it in the files of sentence-transformers, a list of modules with
 
     modules.json               [Transformer, Pooling, Normalize]
     1_Pooling/config.json      {"pooling_mode_lasttoken": true, ...}, or {"pooling_mode": "lasttoken"}
+
+Of files without these, such as GGUF, the loader says it in the configuration, as ``embedding_pooling``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ _MODULES = "modules.json"
 _KNOWN = ("Transformer", "Pooling", "Normalize")
 _MODES: Mapping[str, PoolingMode] = {"lasttoken": "last", "mean": "mean"}
 """sentence-transformers' names to ours."""
+_SERVED = f"served are {' and '.join(sorted(_MODES))}"
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "lasttoken",
@@ -67,7 +70,7 @@ def resolve_pooling(wanted: str, path: Path, config: HFConfig) -> tuple[ModelPoo
         UnsupportedModelError: the model is to make embeddings, and its config asks for attention in both directions, or
             does not say how wide its hidden states are.
     """
-    said = _read(path)
+    said = _read(path, config)
     if (both := _sees_both_ways(config)) is not None:
         if wanted in ("last", "mean"):
             raise UnsupportedModelError(f"{config.origin}: {both}. Use another model, or write model.pooling=none.")
@@ -102,10 +105,10 @@ def _sees_both_ways(config: HFConfig) -> str | None:
     return None
 
 
-def _read(folder: Path) -> _Said:
+def _read(folder: Path, config: HFConfig) -> _Said:
     """What the files in `folder` say."""
     if not (folder / _MODULES).is_file():
-        return _Said(None, f"the model comes without {_MODULES}, in which models for embeddings say how they pool")
+        return _read_config(config)
     normalize = True
     try:
         modules = _modules(folder / _MODULES)
@@ -122,14 +125,25 @@ def _read(folder: Path) -> _Said:
         return _Said(None, str(error), normalize)
 
 
+def _read_config(config: HFConfig) -> _Said:
+    """What the loader says who made `config`."""
+    stated = config.get("embedding_pooling")
+    if stated is None:
+        return _Said(None, f"the model comes without {_MODULES}, in which models for embeddings say how they pool")
+    if stated == "none":
+        return _Said(None, "the model's file says that nothing is pooled")
+    if not isinstance(stated, str) or stated not in _MODES:
+        return _Said(None, f"the model's file asks for the pooling {stated!r}; {_SERVED}")
+    return _Said(_MODES[stated], f"the model's file says {stated}")
+
+
 def _read_pooling(file: Path, folder: Path, normalize: bool) -> _Said:
     name = file.relative_to(folder).as_posix()
     modes = _pooling_modes(file, name)
-    served = f"served are {' and '.join(sorted(_MODES))}"
     if len(modes) != 1:
-        raise _UnservedError(f"{name} asks for {' with '.join(modes) or 'no kind of pooling'}; {served}, one of them")
+        raise _UnservedError(f"{name} asks for {' with '.join(modes) or 'no kind of pooling'}; {_SERVED}, one of them")
     if modes[0] not in _MODES:
-        raise _UnservedError(f"{name} asks for the pooling {modes[0]!r}; {served}")
+        raise _UnservedError(f"{name} asks for the pooling {modes[0]!r}; {_SERVED}")
     ending = ", normalised" if normalize else ", not normalised"
     return _Said(_MODES[modes[0]], f"{name} says {modes[0]}{ending}", normalize)
 

@@ -177,3 +177,31 @@ def test_attention_in_both_directions_is_not_passed_off(tmp_path: Path, values: 
         resolve_pooling("last", tmp_path, config)
     assert resolve_pooling("none", tmp_path, config)[0].mode is None
     assert resolve_pooling("last", tmp_path, HFConfig({"hidden_size": 7, "is_causal": True}))[0].mode == "last"
+
+
+@pytest.mark.parametrize(
+    ("stated", "mode", "why"),
+    [
+        ("mean", "mean", "the model's file says mean"),
+        ("lasttoken", "last", "the model's file says lasttoken"),
+        ("none", None, "nothing is pooled"),
+        ("cls", None, "asks for the pooling 'cls'; served are lasttoken and mean"),
+        ("pooling_type 9", None, "'pooling_type 9'"),
+        (["mean"], None, "asks for the pooling"),
+    ],
+)
+def test_a_file_without_modules_says_it_in_its_configuration(
+    tmp_path: Path, stated: Any, mode: str | None, why: str
+) -> None:
+    config = HFConfig({"hidden_size": 64, "embedding_pooling": stated})
+    pooling, decision = resolve_pooling("auto", tmp_path / "model.gguf", config)
+    assert decision is not None
+    assert (pooling.mode, decision.value) == (mode, mode or "none")
+    assert why in decision.why
+    assert pooling.normalize or mode is None
+
+
+def test_modules_say_more_than_the_configuration(tmp_path: Path) -> None:
+    write(tmp_path, {"pooling_mode": "lasttoken"}, "Transformer", "Pooling")
+    pooling, _ = resolve_pooling("auto", tmp_path, HFConfig({"hidden_size": 64, "embedding_pooling": "mean"}))
+    assert (pooling.mode, pooling.normalize) == ("last", False)
