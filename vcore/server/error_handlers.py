@@ -45,6 +45,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     """What the framework refuses: unknown paths, wrong methods, bodies that it cannot parse."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ValueError | RecursionError):
+        return error_response(_unreadable(error.__cause__))
     message = {
         404: f"there is no {request.method} {request.url.path[:200]}; /openapi.json lists what there is",
         405: f"{request.url.path[:200]} does not take {request.method}",
@@ -52,6 +54,16 @@ async def _http(request: Request, error: Exception) -> Response:
     response = error_response(ApiError(error.status_code, message, code={404: "not_found"}.get(error.status_code)))
     response.headers.update(error.headers or {})
     return response
+
+
+def _unreadable(cause: ValueError | RecursionError) -> ApiError:
+    """A body that no parser of JSON gets through, though it may not break its grammar."""
+    reason = "a number has too many digits"
+    if isinstance(cause, RecursionError):
+        reason = "it is nested too deeply"
+    elif isinstance(cause, UnicodeDecodeError):
+        reason = f"it is not in UTF-8: {cause.reason} at byte {cause.start}"
+    return ApiError(400, f"the body cannot be read as JSON: {reason}", code="invalid_json")
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -53,6 +53,8 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(503, str(error), type="server_error", code="engine_unavailable", retry_after=5)
     if isinstance(error, EngineError):
         return ApiError(500, str(error), type="server_error", code="engine_error")
+    if isinstance(error, RecursionError):  # nothing else here is as deep as what a client may send
+        return ApiError(400, "the request is nested too deeply")
     logger.error("a request failed in a way that nobody foresaw", exc_info=error)
     what = f"{type(error).__name__} inside the server; its log has the details"
     return ApiError(500, what, type="server_error", code="internal_error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -108,8 +109,9 @@ def test_a_body_that_never_ends_is_refused(make_server: Any) -> None:
     [
         (b"{", "no JSON"),
         (b"", "no body"),
-        (b"[" * 100_000, "pars"),
-        (b'{"prompt": ' + b"9" * 5000 + b"}", "pars"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"prompt": "\xff"}', "not in UTF-8: invalid start byte at byte 12"),
         (b"[]", "the body"),
         (b'"x"', "the body"),
         (b"null", "no body"),
@@ -124,6 +126,20 @@ def test_what_is_no_request_is_refused(server: Any, content: bytes, message: str
     response = server.request("POST", COMPLETIONS, content=content, headers={"content-type": "application/json"})
     assert response.status_code == 400, response.text
     assert message in response.json()["error"]["message"], response.text
+
+
+@pytest.mark.parametrize(
+    "form", ['{"prompt": %s}', '{"prompt": "a", "guided_json": %s}', '{"messages": [{"role": "user", "content": %s}]}']
+)
+def test_what_is_nested_too_deeply_for_what_reads_it_is_wrong_and_no_fault(server: Any, form: str) -> None:
+    """Wherever the limit is met: by the parser, or by what comes after it, which stands elsewhere on the stack."""
+    path = "/v1/chat/completions" if "messages" in form else COMPLETIONS
+    limit = sys.getrecursionlimit()
+    for depth in (*range(limit - 120, limit, 2), 2 * limit):
+        for opening, closing in ("[]", ('{"a":', "}")):
+            content = (form % (opening * depth + "1" + closing * depth)).encode()
+            response = server.request("POST", path, content=content, headers={"content-type": "application/json"})
+            assert response.status_code == 400, (depth, response.text)
 
 
 def test_another_content_type_is_refused(server: Any) -> None:
