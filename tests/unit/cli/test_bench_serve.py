@@ -39,6 +39,9 @@ NOBODY = "http://127.0.0.1:9"
         ("--slo ttft", "--slo: found 'ttft'"),
         ("--extra-body [1]", "--extra-body: found '[1]', expected a JSON object"),
         ("--extra-body {", "--extra-body: no JSON"),
+        ('--extra-body {"top_k":3} --in-process', "--extra-body is of requests to a server"),
+        ('--extra-body {"echo":true,"top_k":3} --compare-offline', "found 'echo', which --compare-offline cannot ask"),
+        ('--extra-body {"top_p":7} --compare-offline', "--extra-body: SamplingParams.top_p"),
         ("-w mega", "no workload 'mega'"),
         ("--trace none.csv", "the trace none.csv cannot be read"),
         ("--trace x --trace-format y", "no trace format 'y'"),
@@ -94,5 +97,9 @@ def test_a_comparison_makes_text_where_the_server_does() -> None:
     assert asked is not None
     assert (asked.is_chat, asked.ignore_eos) == (True, False)
     TargetChoice(url=NOBODY, engine=with_text, compare_offline=True).check()
+    http = HTTPOptions(extra_body={"top_k": 3})
+    asked = TargetChoice(engine=with_text, http=http, compare_offline=True).offline()
+    assert asked is not None
+    assert asked.sampling == {"top_k": 3}
     with pytest.raises(ConfigError, match="--served-model"):
         TargetChoice(url=NOBODY, engine=with_text).check()

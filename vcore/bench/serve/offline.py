@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
 from vcore.engine.remote.environment import engine_environment
 from vcore.errors import EngineError
+from vcore.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,6 +42,22 @@ class OfflineEngine:
     ignore_eos: bool = True
     is_chat: bool = False
     """Whether texts are messages of users, which the chat template makes prompts of."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """As `offline_sampling` gives it: over all else that requests ask for; None takes out what they ask for."""
+
+    def params(self, request: LoadRequest) -> SamplingParams:
+        """What `request` asks for, as a request to the target does."""
+        asked: dict[str, Any] = {
+            "max_tokens": request.num_output_tokens,
+            "temperature": self.temperature,
+            "ignore_eos": self.ignore_eos,
+            "priority": request.priority,
+            **self.sampling,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        if self.is_chat:  # whose answers have no length by default
+            given.setdefault("max_tokens", None)
+        return SamplingParams(detokenize=self.detokenize, **given)
 
     def limited(self, max_concurrency: int | None) -> OfflineEngine:
         """One that runs no more requests at a time, as a load generator does; the same for None."""
@@ -135,17 +152,7 @@ def _is_on_cpu(device: str) -> bool:
 
 
 def _rate(llm: LLM, requests: Sequence[LoadRequest], engine: OfflineEngine) -> float:
-    from vcore.sampling_params import SamplingParams
-
-    all_params = [
-        SamplingParams(
-            max_tokens=one.num_output_tokens,
-            temperature=engine.temperature,
-            ignore_eos=engine.ignore_eos,
-            detokenize=engine.detokenize,
-        )
-        for one in requests
-    ]
+    all_params = [engine.params(one) for one in requests]
     began = time.perf_counter()
     prompts = [_prompt(llm, request, is_chat=engine.is_chat) for request in requests]
     outputs = llm.generate(prompts, all_params, progress=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vcore.bench.serve.http_options import HTTPOptions
+from vcore.bench.serve.offline_sampling import offline_sampling
 from vcore.bench.serve.session import OfflineEngine
 from vcore.bench.serve.target import Target
 from vcore.config import EngineConfig
@@ -59,7 +60,8 @@ class TargetChoice:
         """That all of it goes together, before anything is started.
 
         Raises:
-            ConfigError: it does not, or the engine's configuration or the URL is wrong.
+            ConfigError: it does not, the engine's configuration or the URL is wrong, or requests to a server have
+                fields that `LLM.generate`, which they are compared with, has not.
         """
         if self.url is not None and (self.in_process or self.engine_thread):
             raise ConfigError(
@@ -72,7 +74,9 @@ class TargetChoice:
             )
         if self.in_process and self.http.is_chat:
             raise ConfigError("--endpoint chat is of a server, and with --in-process there is none")
-        self.engine.resolve()
+        if self.in_process and self.http.extra_body:
+            raise ConfigError("--extra-body is of requests to a server, and with --in-process there is none")
+        self.offline()  # says if it could not do what the target does
         if self.url is not None:
             self.make()  # says if the URL is none of a server
 
@@ -95,10 +99,10 @@ class TargetChoice:
         return SpawnedServer([*self.engine.arguments(), *thread], self.http)
 
     def offline(self) -> OfflineEngine | None:
-        """What `LLM.generate` is to run with; None without a comparison."""
+        """What `LLM.generate` is to run with; None without a comparison. Raises as `check`."""
+        config, base_dir = self.engine.resolve()
         if not self.compare_offline:
             return None
-        config, base_dir = self.engine.resolve()
         return OfflineEngine(
             config=config,
             base_dir=base_dir,
@@ -106,4 +110,5 @@ class TargetChoice:
             detokenize=not (self.in_process or config.model.skip_tokenizer),
             ignore_eos=self.in_process or self.http.ignore_eos,
             is_chat=self.http.is_chat,
+            sampling=offline_sampling(self.http.extra_body),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,10 +14,13 @@ import pytest
 import vcore.engine.llm
 from vcore.bench.serve import offline
 from vcore.bench.serve.offline import OfflineEngine, OfflineProcess
+from vcore.bench.serve.offline_sampling import offline_sampling
 from vcore.bench.serve.request import LoadRequest
 from vcore.config import EngineConfig, load_config
 from vcore.engine.remote.environment import engine_environment
 from vcore.errors import ConfigError, EngineError, ModelNotFoundError
+from vcore.sampling_params import SamplingParams
+from vcore.server.protocol.common import SamplingFields
 
 ON_CPU = load_config(None, {"runtime.device": "cpu"})
 ENGINE = OfflineEngine(config=ON_CPU, base_dir=None, temperature=0.5, detokenize=True)
@@ -134,6 +138,60 @@ def test_the_parameters_are_those_of_the_target() -> None:
         (3, 0.25, False, False),
         (5, 0.25, False, False),
     ]
+
+
+def test_fields_of_requests_to_a_server_are_asked_of_the_engine() -> None:
+    body = {"top_k": 3, "stop": ["x"], "temperature": None, "ignore_eos": None, "seed": 5, "stream_options": None}
+    engine = replace(ENGINE, sampling=offline_sampling(body))
+    answers(engine, [LoadRequest(text="a", num_output_tokens=7, priority=4)])
+    [(_, [params])] = RecordingLLM.calls
+    assert (params.top_k, params.stop, params.seed, params.priority) == (3, ("x",), 5, 4)
+    assert (params.temperature, params.ignore_eos, params.max_tokens) == (1.0, False, 7), "what a server does by itself"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_chat", "most"),
+    [
+        ({}, False, 7),
+        ({"max_tokens": 2}, False, 2),
+        ({"max_tokens": None}, False, 16),
+        ({"max_tokens": None}, True, None),
+    ],
+)
+def test_a_length_of_all_requests(body: dict[str, Any], is_chat: bool, most: int | None) -> None:
+    engine = replace(ENGINE, is_chat=is_chat, sampling=offline_sampling(body))
+    assert engine.params(LoadRequest(text="a", num_output_tokens=7)).max_tokens == most
+
+
+def test_what_changes_nothing_of_what_is_computed_is_let_pass() -> None:
+    assert offline_sampling({"model": "m", "user": "u", "stream_options": {}, "stream": True}) == {}
+    assert offline_sampling({"response_format": None}) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"n": 2}, "'n'"),
+        ({"echo": True, "guided_regex": "a"}, "'echo', 'guided_regex'"),
+        ({"max_completion_tokens": 3}, "'max_completion_tokens'"),
+        ({"logprobs": 3}, "expected some of .*temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"min_tokens": 5, "max_tokens": 3}, "min_tokens=5"),
+    ],
+)
+def test_what_the_engine_cannot_be_asked_is_refused(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--extra-body: .*{message}"):
+        offline_sampling(body)
+
+
+def test_every_field_that_is_applied_is_one_of_requests_to_a_server() -> None:
+    """By the same name, and with the same meaning."""
+    for name in SamplingFields.model_fields.keys() & SamplingParams.model_fields.keys() - {"n"}:
+        assert offline_sampling({name: None}) == {name: None}
+    unknown = sorted(set(SamplingParams.model_fields) - set(SamplingFields.model_fields) - {"max_tokens"})
+    for name in unknown:
+        with pytest.raises(ConfigError, match=name):
+            offline_sampling({name: 1})
 
 
 @pytest.mark.parametrize(("own", "limit", "most"), [("auto", 64, 64), (16, 64, 16), (128, 64, 64), (16, None, 16)])
