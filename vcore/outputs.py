@@ -38,7 +38,8 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     """The stop string or stop token id that ended it; None for EOS; the message for ``error``."""
     error_param: str | None = None
-    """With the finish reason ``error``: the field of the request that is to blame; None if the engine is."""
+    """With the finish reason ``error``: the field of the request that is to blame, empty if several contradict each
+    other; None if the engine is."""
 
     @property
     def finished(self) -> bool:

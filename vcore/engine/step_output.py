@@ -39,7 +39,8 @@ class StepOutput:
     finished: dict[str, Finished] = field(default_factory=dict)
     """Requests that ended, with or without a token in this step. Their tokens above come first."""
     error_params: dict[str, str] = field(default_factory=dict)
-    """Of requests that ended with an error for which they are themselves to blame: the field that is wrong."""
+    """Of requests that ended with an error for which they are themselves to blame: the field that is wrong; empty if
+    several contradict each other."""
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     """Parts of a prompt's logprobs, in order, as chunks are computed."""

@@ -124,4 +124,5 @@ class SampledTokens:
     A row that samples stands in `rows` as well, but its token there means nothing, and it has no entry in
     `logprobs`."""
     error_params: dict[int, str] = field(default_factory=dict)
-    """By row, of those in `errors` for which the request itself is to blame: its field that is wrong."""
+    """By row, of those in `errors` for which the request itself is to blame: its field that is wrong; empty if several
+    contradict each other."""

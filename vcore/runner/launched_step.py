@@ -123,17 +123,22 @@ class LaunchedStep:
         valid = scores > -np.inf  # false for NaN, too
         if self.sampled.errors or np.count_nonzero(valid) != valid.size:
             for index in np.flatnonzero(~valid).tolist():
-                result.errors[int(self.rows[index])] = _NAN if np.isnan(scores[index]) else _NOTHING_LEFT
+                row = int(self.rows[index])
+                if np.isnan(scores[index]):
+                    result.errors[row] = _NAN
+                else:
+                    result.errors[row], result.error_params[row] = _NOTHING_LEFT, ""
             for index, message in self.sampled.errors.items():
                 result.errors[int(self.rows[index])] = message
+                result.error_params.pop(int(self.rows[index]), None)
             for index, param in self.sampled.error_params.items():
                 result.error_params[int(self.rows[index])] = param
 
 
 _NAN = "the model's logits hold NaN; check the weights and the dtype"
 _NOTHING_LEFT = (
-    "no token can be sampled: allowed_token_ids, bad_words, min_tokens, logit_bias and logits processors "
-    "together rule out every one"
+    "no token can be sampled: allowed_token_ids, bad_words, min_tokens, logit_bias, the form of the text and logits "
+    "processors together rule out every one"
 )
 
 

@@ -114,7 +114,7 @@ def _check(output: RequestOutput) -> None:
     """Refuse a sample that has no end a client could know; what the client asked for may be why."""
     for sample in output.outputs:
         if sample.finish_reason == "error" and sample.error_param is not None:
-            raise RequestError(str(sample.stop_reason), param=sample.error_param)
+            raise RequestError(str(sample.stop_reason), param=sample.error_param or None)
         if sample.finish_reason == "error":
             raise ApiError(500, str(sample.stop_reason), type="server_error", code="generation_failed")
         if sample.finish_reason == "abort":

@@ -203,9 +203,10 @@ def test_nan_logits_fail_their_row_alone(setup_runner: Make, make_request: Make,
 
 def test_a_row_with_nothing_left_to_sample_says_why(setup_runner: Make, make_request: Make) -> None:
     request = make_request([1, 2], allowed_token_ids=(3,), eos=(3,), min_tokens=2)
-    setup_runner().driver.step((request, 2))
+    result = setup_runner().driver.step((request, 2))
     assert request.error is not None
     assert "together rule out every one" in request.error
+    assert result.error_params == {request.row: ""}, "the request is to blame, none of its fields alone"
 
 
 def test_a_step_that_raises_leaves_the_runner_able_to_go_on(
