@@ -97,7 +97,8 @@ class ModelConfig(ConfigNode):
     """Most tokens of prompt and output together; ``auto``: what the model was trained for."""
     pooling: Literal["auto", "none", "last", "mean"] = "auto"
     """How embeddings are made of hidden states: the last token's, or the mean over all tokens; ``auto``: as the
-    checkpoint says (sentence-transformers' ``modules.json``), or none, which refuses requests for them."""
+    checkpoint says (sentence-transformers' ``modules.json``, or a GGUF file), or none, which refuses requests for
+    them."""
     tokenizer: str | None = None
     """A folder with a tokenizer, if it is not the model's own."""
     skip_tokenizer: bool = False
