@@ -144,6 +144,31 @@ def test_killed_in_the_middle_open_requests_fail_and_service_resumes(tiny: str):
 
 
 @linux
+def test_killed_after_every_start_it_is_given_up_and_requests_are_told_the_cause(tiny: str):
+    async def check() -> None:
+        heard = States()
+        llm = AsyncLLM(tiny, config=CONFIG, restart=RestartPolicy(first_delay=0.0, max_failures=2))
+        llm.add_listener(heard)
+        async with llm:
+            for _ in range(2):
+                status = await heard.reach("ready")
+                request = asyncio.create_task(last(llm, LONG))
+                while not llm.num_unfinished():
+                    await asyncio.sleep(0)
+                assert status.pid is not None
+                os.kill(status.pid, signal.SIGKILL)
+                with pytest.raises(EngineDeadError, match=r"ended while the request ran: .*killed by SIGKILL"):
+                    await request
+            expected = r"dead: given up after 2 starts in a row.*the last time the engine process .* killed by SIGKILL"
+            with pytest.raises(EngineDeadError, match=expected):
+                await last(llm)
+        states = [status.state for status in heard.states]
+        assert states == ["starting", "ready", "restarting", "ready", "dead", "closed"]
+
+    asyncio.run(check())
+
+
+@linux
 def test_the_engine_ends_with_its_parent(tiny: str, temporary: Path):
     script = f"""
 import asyncio
