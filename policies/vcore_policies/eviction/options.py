@@ -23,7 +23,7 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 class LFUOptions(PluginOptions):
     """Options of `lfu`."""
 
-    half_life: Annotated[float, Field(gt=0.0)] | None = None
+    half_life: Annotated[float, Field(ge=1e-6)] | None = None
     """Requests after which a use counts half; None: a use counts for ever."""
     remembered: Annotated[int, Field(ge=0)] = 262_144
     """Contents whose counts are kept, cached or not; about 200 bytes each."""

@@ -22,7 +22,9 @@ class _Plan:
     victims: list[int] = field(default_factory=list)
     promoted: list[int] = field(default_factory=list)
     """Newcomers that move to the main queue."""
-    requeued: dict[int, int] = field(default_factory=dict)
+    passed: list[int] = field(default_factory=list)
+    """Blocks of the main queue that are in use, and so join its end only when they are not."""
+    requeued: OrderedDict[int, int] = field(default_factory=OrderedDict)
     """Blocks of the main queue that go to its end, in their order there, and the uses that they have left."""
 
 
@@ -33,8 +35,9 @@ class S3FIFOEviction(EvictionPolicy):
     Newcomers enter a small queue; at its end those that were used again move to the main queue, and the others leave
     and are remembered in a ghost queue. What comes back from there enters the main queue at once. At the end of that,
     what was used since goes round again. A block enters its queue when its first user leaves, the tail of a chain
-    before its head; one that is in use when it reaches the end of its queue counts as used again. One hit is enough to
-    move on, where the paper asks for two: blocks of a prompt are many, and hit together.
+    before its head; one that is in use when it reaches the end of its queue counts as used again, and goes round once
+    its user leaves. One hit is enough to move on, where the paper asks for two: blocks of a prompt are many, and hit
+    together.
     """
 
     def __init__(self, *, options: S3FIFOOptions | None, context: EvictionContext) -> None:
@@ -44,6 +47,7 @@ class S3FIFOEviction(EvictionPolicy):
         self._ghosts: ContentMemory[bool] = ContentMemory(context.num_blocks)
         self._small: OrderedDict[int, None] = OrderedDict()
         self._main: OrderedDict[int, None] = OrderedDict()
+        self._passed: set[int] = set()  # blocks of the main queue that reached its end in use, and still are
         self._uses: dict[int, int] = {}  # since it entered its queue, of every cached block
         self._unused: set[int] = set()
         self._unused_in_main = 0
@@ -67,7 +71,10 @@ class S3FIFOEviction(EvictionPolicy):
         self._plan = None
         self._unused.update(block_ids)
         for block_id in block_ids:
-            if block_id not in self._small and block_id not in self._main:
+            if block_id in self._passed:
+                self._passed.remove(block_id)
+                self._main[block_id] = None
+            elif block_id not in self._small and block_id not in self._main:
                 known = self._ghosts.get(self._view.content(block_id), False)
                 (self._main if known else self._small)[block_id] = None
         self._unused_in_main += self._count_unused_in_main(block_ids)
@@ -84,6 +91,7 @@ class S3FIFOEviction(EvictionPolicy):
                 del self._small[block_id]
                 self._ghosts.put(self._view.content(block_id), True)
             self._main.pop(block_id, None)
+            self._passed.discard(block_id)
             self._uses.pop(block_id, None)
 
     def pick_victims(self, count: int) -> list[int]:
@@ -94,32 +102,34 @@ class S3FIFOEviction(EvictionPolicy):
     def _make_plan(self, count: int) -> _Plan:
         plan = _Plan()
         small, main = iter(self._small), iter(self._main)
-        in_small, in_main = len(self._small), len(self._main)
+        in_small, in_main = len(self._small), len(self._main) + len(self._passed)
         unused_in_main = self._unused_in_main
-        main_done = not in_main
+        main_done = not self._main
         while len(plan.victims) < count:
             # Where all of the main queue is in use, only a newcomer can go, however few there are.
             if in_small and (in_small > self._share * (in_small + in_main) or not unused_in_main):
                 block_id = next(small)
                 in_small -= 1
-                # Used again after its first use, which is not counted.
-                if block_id not in self._unused or self._uses[block_id] > 0:
-                    plan.promoted.append(block_id)
-                    plan.requeued[block_id] = 0
-                    in_main += 1
-                    unused_in_main += block_id in self._unused
-                else:
+                if block_id in self._unused and not self._uses[block_id]:
                     plan.victims.append(block_id)
+                    continue
+                # Used again after its first use, which is not counted.
+                plan.promoted.append(block_id)
+                in_main += 1
+                if block_id in self._unused:
+                    plan.requeued[block_id] = 0
+                    unused_in_main += 1
+                else:
+                    plan.passed.append(block_id)
                 continue
             found = None if main_done else next(main, None)
             if found is None:  # the queue has been gone through: on with what went to its end
                 main_done = True
-                found = next(iter(plan.requeued))
-                uses = plan.requeued.pop(found)
+                found, uses = plan.requeued.popitem(last=False)
             else:
                 uses = self._uses[found]
             if found not in self._unused:
-                plan.requeued[found] = uses
+                plan.passed.append(found)
             elif uses:
                 plan.requeued[found] = uses - 1
             else:
@@ -131,13 +141,18 @@ class S3FIFOEviction(EvictionPolicy):
     def _carry_out(self, plan: _Plan) -> None:
         for block_id in plan.promoted:
             del self._small[block_id]
+            self._uses[block_id] = 0
             self._unused_in_main += block_id in self._unused
+        for block_id in plan.passed:
+            self._main.pop(block_id, None)
+            self._passed.add(block_id)
         for block_id, uses in plan.requeued.items():
             self._main.pop(block_id, None)
             self._main[block_id] = None
             self._uses[block_id] = uses
         for block_id in plan.promoted:  # promoted, and then a victim of the main queue
-            self._main.setdefault(block_id, None)
+            if block_id not in self._passed:
+                self._main.setdefault(block_id, None)
 
     def _count_unused_in_main(self, block_ids: Sequence[int]) -> int:
         return sum(block_id in self._unused and block_id in self._main for block_id in block_ids)

@@ -42,7 +42,8 @@ class EarliestDeadlinePolicy(QueueingPolicy):
         self._rate = PrefillRate(context.max_num_batched_tokens, options.prefill_tokens_per_s)
         self._share = options.prefill_share or 0.0
         self._limits_prefill = options.prefill_share is not None and context.chunked_prefill
-        self._least_cap = min(context.max_num_batched_tokens, 16 * context.block_size)
+        self._most_cap = context.max_num_batched_tokens
+        self._least_cap = min(self._most_cap, 16 * context.block_size)
         self._admitted: set[int] = set()
         """Arrivals of those that were admitted and have not ended."""
         self._running_targets: Counter[float] = Counter()
@@ -81,7 +82,7 @@ class EarliestDeadlinePolicy(QueueingPolicy):
         rate = self._rate.tokens_per_s
         if not self._limits_prefill or rate is None or not num_running or not self._running_targets:
             return None
-        return max(self._least_cap, int(self._share * rate * min(self._running_targets)))
+        return max(self._least_cap, int(min(self._share * rate * min(self._running_targets), self._most_cap)))
 
     def on_admitted(self, requests: Sequence[RequestView]) -> None:
         """Their ITL targets count from now on."""

@@ -29,7 +29,7 @@ class PriorityOptions(PluginOptions):
     ageing_s: Seconds | None = 60.0
     """Seconds of waiting that weigh as much as one level of priority; None: waiting weighs nothing, and a request may
     wait for ever."""
-    max_level: Annotated[int, Field(ge=0)] = 100
+    max_level: Annotated[int, Field(ge=0, le=2**31)] = 100
     """Priorities count from -max_level to max_level; what is beyond counts as the nearer of the two."""
 
 
@@ -52,8 +52,8 @@ class ShortestJobOptions(_Costed):
     """Whether `SamplingParams.expected_tokens` is believed; otherwise all lengths are predicted."""
     initial_tokens: Count = 128
     """How many tokens a request is taken to generate while nothing is known."""
-    max_classes: Count = 4096
-    """Most classes of requests that the predictor remembers."""
+    max_classes: Annotated[int, Field(ge=4)] = 4096
+    """Most classes of requests that the predictor remembers; each request is of four."""
 
 
 class ShortestRemainingOptions(ShortestJobOptions):
@@ -108,7 +108,7 @@ class MultilevelFeedbackOptions(_Costed):
 
     quantum: Weight = 512.0
     """Service after which a request leaves the first level."""
-    growth: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 2.0
+    growth: Annotated[float, Field(gt=1.0, le=1024.0)] = 2.0
     """How many times longer each level lasts than the one before."""
     num_levels: Annotated[int, Field(ge=1, le=64)] = 6
     """How many levels there are."""

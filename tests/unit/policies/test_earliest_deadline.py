@@ -85,6 +85,9 @@ def test_prompts_take_a_share_of_the_least_itl_target_of_those_that_run() -> Non
     assert policy.max_prefill_tokens(0, 9) is None
     policy.on_finished([wide])
     assert policy.max_prefill_tokens(1, 9) is None
+    policy = EarliestDeadlinePolicy(options=EarliestDeadlineOptions(prefill_tokens_per_s=1e308), context=roomy)
+    policy.on_admitted([View(itl_target_s=604_800.0)])
+    assert policy.max_prefill_tokens(1, 9) == 4096, "no more than a step, however large the product"
 
 
 def test_prompts_are_not_cut_short_where_nothing_is_known_or_they_may_not_be() -> None:

@@ -28,6 +28,7 @@ from vcore_policies.eviction.ttl import TTLPinnedEviction
 
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.simulate import CacheReplay
+from vcore.testing.cost_meter import CostMeter
 
 Prompts = list[list[int]]
 BLOCK_SIZE = 16
@@ -186,6 +187,111 @@ def test_s3fifo_keeps_three_queues(num_blocks: int, share: float) -> None:
     options = S3FIFOOptions(small=share)
     found = kept_by(lambda context: S3FIFOEviction(options=options, context=context), num_blocks, prompts)
     assert found == naive_s3fifo(num_blocks, prompts, share, num_blocks + max(map(len, prompts)) + 1)
+
+
+class Names:
+    """A view that knows contents alone."""
+
+    def content(self, block_id: int) -> bytes:
+        return block_id.to_bytes(8, "little")
+
+
+def s3fifo(num_blocks: int, share: float = 0.1) -> S3FIFOEviction:
+    context = EvictionContext(view=Names(), num_blocks=num_blocks, block_size=16)  # type: ignore[arg-type]
+    return S3FIFOEviction(options=S3FIFOOptions(small=share), context=context)
+
+
+class NaiveS3FIFO:
+    """The queues as lists, with users that come and go; a block in use that is met goes round when it is free."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.small: list[int] = []
+        self.main: list[int] = []
+        self.away: set[int] = set()
+        self.ghosts: set[int] = set()
+        self.uses: dict[int, int] = {}
+        self.used: set[int] = set()
+
+    def free(self, block: int) -> None:
+        self.used.discard(block)
+        if block in self.away:
+            self.away.remove(block)
+            self.main.append(block)
+        elif block not in self.small + self.main:
+            (self.main if block in self.ghosts else self.small).append(block)
+
+    def evict(self) -> int:
+        while True:
+            count = len(self.small) + len(self.main) + len(self.away)
+            if self.small and (len(self.small) > self.share * count or not set(self.main) - self.used):
+                block = self.small.pop(0)
+                if block not in self.used and not self.uses[block]:
+                    self.ghosts.add(block)
+                    return block
+                self.uses[block] = 0
+            else:
+                block = self.main.pop(0)
+                if block not in self.used and not self.uses[block]:
+                    return block
+                self.uses[block] -= block not in self.used
+            if block in self.used:
+                self.away.add(block)
+            else:
+                self.main.append(block)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_s3fifo_passes_what_is_in_use(share: float) -> None:
+    rng = random.Random(2)
+    policy, naive = s3fifo(41, share), NaiveS3FIFO(share)
+    num_evicted = 0
+    for _ in range(3000):
+        new = sorted(set(range(1, 41)) - set(naive.uses))
+        free = sorted(set(naive.uses) - naive.used)
+        turn = rng.random()
+        if turn < 0.3 and new:
+            block = rng.choice(new)
+            naive.uses[block] = 0
+            naive.used.add(block)
+            policy.on_insert([block])
+        elif turn < 0.55 and naive.uses:
+            block = rng.choice(sorted(naive.uses))
+            naive.uses[block] = min(3, naive.uses[block] + 1)
+            naive.used.add(block)
+            policy.on_hit([block])
+        elif turn < 0.8 and naive.used:
+            block = rng.choice(sorted(naive.used))
+            naive.free(block)
+            policy.on_free([block])
+        elif free:
+            picked = policy.pick_victims(1)
+            assert picked == [naive.evict()]
+            del naive.uses[picked[0]]
+            policy.on_evict(picked)
+            num_evicted += 1
+    assert num_evicted > 300
+
+
+def test_s3fifo_looks_no_longer_where_more_is_in_use() -> None:
+    def cost(num_used: int) -> float:
+        policy = s3fifo(num_used + 101)
+        blocks = list(range(1, num_used + 101))
+        policy.on_insert(blocks)
+        policy.on_free(blocks)
+        for _ in range(3):  # used so often that all are in the main queue once the first goes
+            policy.on_hit(blocks)
+            policy.on_free(blocks)
+        policy.on_evict(policy.pick_victims(1))
+        policy.on_hit(blocks[1:num_used])
+        policy.on_evict(policy.pick_victims(1))
+        meter = CostMeter(policy, ["on_evict", "pick_victims"])
+        for _ in range(40):
+            with meter.watch():
+                policy.on_evict(policy.pick_victims(1))
+        return meter.instructions
+
+    assert cost(1600) < 2 * cost(100) + 500
 
 
 @pytest.mark.parametrize("num_blocks", [1, 4, 12])

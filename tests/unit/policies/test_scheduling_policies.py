@@ -207,7 +207,8 @@ NONSENSE: list[tuple[str, dict[str, object]]] = [
     ("ShortestJobOptions", {"patience": 0}),
     ("ShortestJobOptions", {"input_weight": 0.0}),
     ("ShortestJobOptions", {"output_weight": float("inf")}),
-    ("ShortestJobOptions", {"max_classes": 0}),
+    ("PriorityOptions", {"max_level": 10**400}),
+    ("ShortestJobOptions", {"max_classes": 3}),
     ("ShortestJobOptions", {"displace_ratio": 2.0}),
     ("ShortestRemainingOptions", {"displace_ratio": 0.5}),
     ("ShortestRemainingOptions", {"max_displacements": -1}),
@@ -219,6 +220,7 @@ NONSENSE: list[tuple[str, dict[str, object]]] = [
     ("PrefixAwareOptions", {"order": "shortest"}),
     ("PrefixAwareOptions", {"patience": "long"}),
     ("MultilevelFeedbackOptions", {"growth": 1.0}),
+    ("MultilevelFeedbackOptions", {"growth": 1e300}),
     ("MultilevelFeedbackOptions", {"num_levels": 0}),
     ("MultilevelFeedbackOptions", {"quantum": 0.0}),
 ]
