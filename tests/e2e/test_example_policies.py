@@ -21,7 +21,16 @@ PAGE = (ROOT / "docs" / "write_a_policy.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "plugins" / "vcore-adaptive"
 COMMANDS = commands_of(PAGE)
 BEGIN = ["vcore", "plugins", "new", "scheduling_policy", "adaptive"]
-ONE_FILE = "newest_first.py"
+ONE_FILE, ROUTING_FILE = "newest_first.py", "sticky.py"
+
+ROUTING_CASE = """
+from pathlib import Path
+from vcore.testing import RoutingPolicyContract
+
+class TestSticky(RoutingPolicyContract):
+    policy = "sticky"
+    plugins = (Path("sticky.py"),)
+"""
 
 SMALLER = {
     "--num-requests": "60",
@@ -38,7 +47,8 @@ QUICK = ["--num-requests", "8", "--cached-blocks", "8", "--steps", "5", "--evict
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Beside the folder lie the one file of the first section, and two traces in the form of those that are named."""
     desk = tmp_path_factory.mktemp("reader")
-    (desk / ONE_FILE).write_text(dict(named_blocks(PAGE))[ONE_FILE], encoding="utf-8")
+    for name in (ONE_FILE, ROUTING_FILE):
+        (desk / name).write_text(dict(named_blocks(PAGE))[name], encoding="utf-8")
     rng = random.Random(0)
     rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
     for second in range(60):
@@ -89,7 +99,7 @@ def test_every_block_of_code_stands_in_the_example() -> None:
     assert PAGE.count("```") == 2 * (len(named) + others), "a block of code without the name of its file"
     whole = set()
     for path, code in named:
-        if path != ONE_FILE:
+        if path not in (ONE_FILE, ROUTING_FILE):
             text = (EXAMPLE / path).read_text(encoding="utf-8")
             assert code in text, path
             whole |= {path} if code == text else set()
@@ -98,10 +108,10 @@ def test_every_block_of_code_stands_in_the_example() -> None:
 
 
 def test_every_test_of_the_contracts_is_described() -> None:
-    from vcore.testing import EvictionPolicyContract, SchedulingPolicyContract
+    from vcore.testing import EvictionPolicyContract, RoutingPolicyContract, SchedulingPolicyContract
     from vcore.testing.policy_case import PolicyCase
 
-    for contract in (SchedulingPolicyContract, EvictionPolicyContract):
+    for contract in (SchedulingPolicyContract, EvictionPolicyContract, RoutingPolicyContract):
         tests = {name for name in vars(contract) if name.startswith("test_")} - {"test_an_empty_cache_needs_no_victims"}
         assert len(tests) > 5
         assert not [name for name in tests if f"`{name}`" not in PAGE]
@@ -116,9 +126,10 @@ def test_the_sizes_that_costs_are_compared_at_are_those_of_the_contracts() -> No
 
 
 def test_every_method_of_the_contracts_is_described() -> None:
-    from vcore.interfaces import EvictionPolicy, QueueingPolicy, SchedulingPolicy
+    from vcore.interfaces import EvictionPolicy, QueueingPolicy, ReplicaView, RoutingPolicy, SchedulingPolicy
 
-    names = {name for kind in (SchedulingPolicy, QueueingPolicy, EvictionPolicy) for name in vars(kind)}
+    kinds = (SchedulingPolicy, QueueingPolicy, EvictionPolicy, RoutingPolicy, ReplicaView)
+    names = {name for kind in kinds for name in vars(kind)}
     public = [name for name in names if not name.startswith("_")]
     assert not [name for name in public if f"`{name}`" not in PAGE and f"`{name}(" not in PAGE]
 
@@ -136,6 +147,17 @@ def test_one_file_is_compared_beside_our_own(ran: dict[str, subprocess.Completed
     assert re.search(r"(?m)^ok\s+scheduling_policy/newest_first\b", checked)
     [compared] = result_of(ran, "compare", "./newest_first.py")
     assert {"fcfs", "newest_first"} <= set(re.findall(r"\w+", compared))
+
+
+def test_the_routing_policy_is_compared_and_passes_its_contract(
+    ran: dict[str, subprocess.CompletedProcess[str]], reader: Reader
+) -> None:
+    [compared] = result_of(ran, "compare", "./sticky.py")
+    assert {"least_loaded", "sticky"} <= set(re.findall(r"\w+", compared))
+    desk = reader.folder.parent
+    (desk / "test_sticky.py").write_text(ROUTING_CASE, encoding="utf-8")
+    found = reader.run(["pytest", "-q", "-p", "no:cacheprovider", "test_sticky.py"], cwd=desk)
+    assert found.returncode == 0, found.stdout
 
 
 def test_the_distribution_is_found_and_compared_beside_our_own(

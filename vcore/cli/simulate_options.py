@@ -69,15 +69,15 @@ class ScenarioOptions(TraceOptions):
         typer.Option("--deployment", metavar="NAME|FILE", help="How long steps take, and how much the cache holds."),
     ] = "llama-3.1-8b-h100"
     arrivals: Annotated[str, typer.Option("--arrivals", help="trace, poisson, fixed or burst.")] = "trace"
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Engines behind the router.")] = 1
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Engines that a routing policy chooses from.")] = 1
     routing: Annotated[
-        str, typer.Option("--routing", help="round_robin, least_loaded, prefix_aware or power_of_two.")
-    ] = "round_robin"
+        str | None, typer.Option("--routing", metavar="POLICY", help="Which replica a request is sent to.")
+    ] = None
     slo: Annotated[str | None, typer.Option("--slo", metavar="KEY=SECONDS,...", help="Such as ttft=2,itl=0.1.")] = None
     known_lengths: Annotated[
         bool, typer.Option("--known-lengths", help="Requests say how long their answers will be.")
     ] = False
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn: arrivals, and by routers.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn: arrivals, routes.")] = 0
 
     def scenario(self, **changes: Any) -> Scenario:
         """Read what there is to be read.
@@ -92,14 +92,12 @@ class ScenarioOptions(TraceOptions):
         from vcore.bench.serve.slo import parse_slo
         from vcore.config.cli_options import config_from_cli
         from vcore.simulate.deployment import read_deployment
-        from vcore.simulate.routing import Routing
         from vcore.simulate.scenario import Scenario
         from vcore.simulate.settings import FleetOptions
 
         tree, base_dir = config_from_cli(self.config, self.set_ or [], self.plugins or [])
         fleet = FleetOptions(
             replicas=self.replicas,
-            routing=one_of(Routing, "--routing", self.routing),
             seed=self.seed,
             slo=None if self.slo is None else parse_slo(self.slo),
             known_lengths=self.known_lengths,
@@ -109,7 +107,8 @@ class ScenarioOptions(TraceOptions):
         rate = None if self.rate is None else positive("--rate", self.rate)
         values = {"trace": trace, "deployment": deployment, "config": tree, "fleet": fleet, "base_dir": base_dir}
         law = one_of(Arrivals, "--arrivals", self.arrivals)
-        return Scenario(**{**values, "rate": rate, "arrivals": law, **changes})
+        scenario = Scenario(**{**values, "rate": rate, "arrivals": law, **changes})
+        return scenario.with_policies(routing=self.routing)
 
 
 def expanded(options: type[TraceOptions], *, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:

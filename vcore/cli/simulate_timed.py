@@ -43,22 +43,27 @@ def run_one(options: ScenarioOptions, *, plot: Path | None, as_json: bool, **cha
     _plot(plot, [(outcome.answer["scheduling"], outcome)])
 
 
-@expanded(ScenarioOptions)
+@expanded(ScenarioOptions, without=("routing",))
 def compare(
     options: ScenarioOptions,
     scheduling: Schedulings = None,
     eviction: Evictions = None,
+    routing: Annotated[
+        list[str] | None, typer.Option("--routing", metavar="POLICY", help="A routing policy; may be given again.")
+    ] = None,
     num_blocks: Annotated[int | None, typer.Option("--num-blocks", min=1, help="Of each replica's cache.")] = None,
     load: Annotated[float | None, typer.Option("--load", help="Times the recorded pace.")] = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Policies side by side: every scheduling policy that is given, with every eviction policy."""
+    """Policies side by side: every scheduling policy that is given, with every eviction and routing policy."""
     _check_plot(plot)
+    if routing and len(routing) > 1 and options.replicas == 1:
+        raise ConfigError("one replica gets all requests, whatever routes them: add --replicas N")
     base = options.scenario(num_blocks=num_blocks, load=load)
-    variants = base.variants(scheduling=scheduling or (), eviction=eviction or ())
+    variants = base.variants(scheduling=scheduling or (), eviction=eviction or (), routing=routing or ())
     if len(variants) < 2:
-        raise ConfigError("there is nothing to compare: give --scheduling or --eviction more than once")
+        raise ConfigError("there is nothing to compare: give --scheduling, --eviction or --routing more than once")
     with reserved_stdout(as_json) as emit:
         outcomes = _run_all(variants)
         if as_json:
@@ -78,7 +83,8 @@ def sweep(
         str | None, typer.Option("--num-blocks", metavar="C[,C...]", help="Of each replica's cache.")
     ] = None,
     replicas: Annotated[
-        str | None, typer.Option("--replicas", metavar="N[,N...]", help="Engines behind the router.")
+        str | None,
+        typer.Option("--replicas", metavar="N[,N...]", help="Engines that a routing policy chooses from."),
     ] = None,
     scheduling: Schedulings = None,
     eviction: Evictions = None,

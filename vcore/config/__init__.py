@@ -18,6 +18,7 @@ from vcore.config.models import (
     RuntimeConfig,
     SamplingConfig,
     SchedulerConfig,
+    SimulationConfig,
 )
 from vcore.config.server_settings import ServerSettings
 from vcore.config.show import dump
@@ -37,6 +38,7 @@ __all__ = [
     "SamplingConfig",
     "SchedulerConfig",
     "ServerSettings",
+    "SimulationConfig",
     "dump",
     "load_config",
     "parse_set",

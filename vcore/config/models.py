@@ -28,6 +28,7 @@ __all__ = [
     "RuntimeConfig",
     "SamplingConfig",
     "SchedulerConfig",
+    "SimulationConfig",
 ]
 
 Auto = Literal["auto"]
@@ -236,6 +237,13 @@ class ObservabilityConfig(ConfigNode):
     """Observer plugins that get the engine's events."""
 
 
+class SimulationConfig(ConfigNode):
+    """What is simulated beside the engine: the fleet that it is part of."""
+
+    routing: PluginChoice = AUTO
+    """The routing policy: which replica a request is sent to."""
+
+
 class EngineConfig(ConfigNode):
     """Everything that an engine is composed from."""
 
@@ -252,6 +260,8 @@ class EngineConfig(ConfigNode):
     observability: ObservabilityConfig = ObservabilityConfig()
     server: ServerSettings = ServerSettings()
     """What `vcore serve` reads; nobody else does."""
+    simulation: SimulationConfig = SimulationConfig()
+    """What `vcore simulate` reads; nobody else does."""
 
 
 PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
@@ -268,6 +278,7 @@ PLUGIN_CHOICES: Mapping[str, str] = MappingProxyType(
         "chat.tool_parser": "tool_parser",
         "chat.reasoning_parser": "reasoning_parser",
         "observability.observers": "observer",
+        "simulation.routing": "routing_policy",
     }
 )
 """The keys that choose a plugin, and its kind (`vcore.plugins.PluginKind`). `model.load_format` chooses by file

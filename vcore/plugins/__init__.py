@@ -39,6 +39,7 @@ _EXPORTS = {
         "PluginKind",
         "PluginSpec",
         "ReasoningParserSpec",
+        "RoutingPolicySpec",
         "SchedulingPolicySpec",
         "ToolParserSpec",
         "WeightLoaderSpec",

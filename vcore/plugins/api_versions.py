@@ -65,6 +65,7 @@ SERVED_APIS: dict[PluginKind, ServedApi] = {
     PluginKind.ATTENTION_BACKEND: ServedApi(ApiVersion(1, 0)),
     PluginKind.SCHEDULING_POLICY: ServedApi(ApiVersion(1, 0)),
     PluginKind.EVICTION_POLICY: ServedApi(ApiVersion(1, 0)),
+    PluginKind.ROUTING_POLICY: ServedApi(ApiVersion(1, 0)),
     PluginKind.WEIGHT_LOADER: ServedApi(ApiVersion(1, 0)),
     PluginKind.MODEL_SOURCE: ServedApi(ApiVersion(1, 0)),
     PluginKind.EXECUTOR: ServedApi(ApiVersion(1, 0)),

@@ -40,6 +40,7 @@ INTERFACES: dict[PluginKind, str] = {
     PluginKind.ATTENTION_BACKEND: "vcore.interfaces.attention:AttentionBackend",
     PluginKind.SCHEDULING_POLICY: "vcore.interfaces.scheduling:SchedulingPolicy",
     PluginKind.EVICTION_POLICY: "vcore.interfaces.eviction:EvictionPolicy",
+    PluginKind.ROUTING_POLICY: "vcore.interfaces.routing:RoutingPolicy",
     PluginKind.WEIGHT_LOADER: "vcore.interfaces.weights:WeightLoader",
     PluginKind.MODEL_SOURCE: "vcore.interfaces.sources:ModelSource",
     PluginKind.EXECUTOR: "vcore.interfaces.executor:Executor",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "explain"]
 
+_BY_RANK_ALONE = (PluginKind.SCHEDULING_POLICY, PluginKind.EVICTION_POLICY, PluginKind.ROUTING_POLICY)
+"""Kinds of which any can do the job, whatever the model and the device."""
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -124,9 +127,9 @@ def _by_auto(entry: CatalogEntry, catalog: Catalog) -> tuple[bool | None, list[s
         return None, [f"`{config_key(kind)}: auto` fails: {error}"]
     if best == entry:
         sentence = f"`{config_key(kind)}: auto` takes it if it can do the job: its rank, {rank}, comes first"
-        certain = kind in (PluginKind.SCHEDULING_POLICY, PluginKind.EVICTION_POLICY)
+        certain = kind in _BY_RANK_ALONE
         return (True if certain else None), [f"{sentence} ({ranked})"]
     sentence = f"`{config_key(kind)}: auto` takes it only where those before it cannot do the job"
-    return (False if kind in (PluginKind.SCHEDULING_POLICY, PluginKind.EVICTION_POLICY) else None), [
+    return (False if kind in _BY_RANK_ALONE else None), [
         f"{sentence} (ranks: {ranked}); `vcore config explain` says which can"
     ]

@@ -25,6 +25,7 @@ from vcore.plugins.specs import (
     ObserverSpec,
     PluginKind,
     ReasoningParserSpec,
+    RoutingPolicySpec,
     SchedulingPolicySpec,
     ToolParserSpec,
     WeightLoaderSpec,
@@ -57,6 +58,11 @@ def vcore_scheduling_policies() -> Sequence[SchedulingPolicySpec]:  # type: igno
 @hookspec
 def vcore_eviction_policies() -> Sequence[EvictionPolicySpec]:  # type: ignore[empty-body]
     """Eviction policies of the prefix cache."""
+
+
+@hookspec
+def vcore_routing_policies() -> Sequence[RoutingPolicySpec]:  # type: ignore[empty-body]
+    """Routing policies of a fleet of replicas."""
 
 
 @hookspec
@@ -99,6 +105,7 @@ HOOKS: dict[str, PluginKind] = {
     "vcore_attention_backends": PluginKind.ATTENTION_BACKEND,
     "vcore_scheduling_policies": PluginKind.SCHEDULING_POLICY,
     "vcore_eviction_policies": PluginKind.EVICTION_POLICY,
+    "vcore_routing_policies": PluginKind.ROUTING_POLICY,
     "vcore_weight_loaders": PluginKind.WEIGHT_LOADER,
     "vcore_model_sources": PluginKind.MODEL_SOURCE,
     "vcore_executors": PluginKind.EXECUTOR,

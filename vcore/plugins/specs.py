@@ -26,6 +26,7 @@ __all__ = [
     "PluginKind",
     "PluginSpec",
     "ReasoningParserSpec",
+    "RoutingPolicySpec",
     "SchedulingPolicySpec",
     "ToolParserSpec",
     "WeightLoaderSpec",
@@ -39,6 +40,7 @@ class PluginKind(StrEnum):
     ATTENTION_BACKEND = "attention_backend"
     SCHEDULING_POLICY = "scheduling_policy"
     EVICTION_POLICY = "eviction_policy"
+    ROUTING_POLICY = "routing_policy"
     WEIGHT_LOADER = "weight_loader"
     MODEL_SOURCE = "model_source"
     EXECUTOR = "executor"
@@ -139,6 +141,13 @@ class EvictionPolicySpec(PluginSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingPolicySpec(PluginSpec):
+    """A routing policy. `load` returns a `vcore.interfaces.RoutingPolicy`."""
+
+    kind: ClassVar[PluginKind] = PluginKind.ROUTING_POLICY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightLoaderSpec(PluginSpec):
     """A weight loader. `load` returns a `vcore.interfaces.WeightLoader`."""
 
@@ -223,6 +232,7 @@ SPEC_TYPES: dict[PluginKind, type[PluginSpec]] = {
         AttentionBackendSpec,
         SchedulingPolicySpec,
         EvictionPolicySpec,
+        RoutingPolicySpec,
         WeightLoaderSpec,
         ModelSourceSpec,
         ExecutorSpec,

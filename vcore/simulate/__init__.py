@@ -11,7 +11,6 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.simulate.cache_report import *  # noqa: F403
     from vcore.simulate.deployment import *  # noqa: F403
     from vcore.simulate.optimum import *  # noqa: F403
-    from vcore.simulate.routing import *  # noqa: F403
     from vcore.simulate.settings import *  # noqa: F403
     from vcore.simulate.simulation import *  # noqa: F403
     from vcore.simulate.step_log import *  # noqa: F403
@@ -23,7 +22,6 @@ _EXPORTS = {
     "cache_report": ("find_evictions", "report_cache"),
     "deployment": ("Deployment", "read_deployment"),
     "optimum": ("ideal_cache", "optimal_cache"),
-    "routing": ("Routing",),
     "settings": ("FleetOptions", "Policies", "SimulationSettings", "resolve_settings"),
     "simulation": ("Simulation", "simulate"),
     "step_log": ("StepEntry", "StepLog", "recorder_spec"),

@@ -41,7 +41,7 @@ def describe(done: Simulation) -> Answer:
         "num_blocks": chosen.scheduler.num_blocks - 1,
         "block_size": chosen.scheduler.block_size,
         "replicas": chosen.fleet.replicas,
-        "routing": str(chosen.fleet.routing),
+        "routing": chosen.policies.routing.name,
         "num_requests": count,
         "completed": int(ended.sum()),
         "rejected": int(timeline.rejected.sum()),

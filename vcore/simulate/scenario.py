@@ -12,6 +12,7 @@ import numpy as np
 
 from vcore.bench.serve.arrivals import Arrivals, arrival_times
 from vcore.config import EngineConfig, PluginChoice
+from vcore.config.node import ConfigNode
 from vcore.errors import ConfigError
 from vcore.simulate.deployment import Deployment
 from vcore.simulate.reference import reference_rates
@@ -134,32 +135,34 @@ class Scenario:
             return scale_times(self.trace, self.trace.rate * self.load)
         return self.trace
 
-    def with_policies(self, scheduling: str | None, eviction: str | None) -> Scenario:
+    def with_policies(
+        self, scheduling: str | None = None, eviction: str | None = None, routing: str | None = None
+    ) -> Scenario:
         """The same with other policies; one that the configuration names keeps the options that it has there."""
         config = self.config
-        if scheduling is not None and scheduling != config.scheduler.policy.name:
-            part = config.scheduler.model_copy(update={"policy": PluginChoice(name=scheduling)})
-            config = config.model_copy(update={"scheduler": part})
-        if eviction is not None and eviction != config.cache.eviction.name:
-            cache = config.cache.model_copy(update={"eviction": PluginChoice(name=eviction)})
-            config = config.model_copy(update={"cache": cache})
-        return replace(self, config=config)
+        parts = {
+            "scheduler": _with_choice(config.scheduler, "policy", scheduling),
+            "cache": _with_choice(config.cache, "eviction", eviction),
+            "simulation": _with_choice(config.simulation, "routing", routing),
+        }
+        return replace(self, config=config.model_copy(update=parts))
 
     def variants(
         self,
         *,
         scheduling: Sequence[str] = (),
         eviction: Sequence[str] = (),
+        routing: Sequence[str] = (),
         loads: Sequence[float] = (),
         num_blocks: Sequence[int] = (),
         replicas: Sequence[int] = (),
     ) -> list[tuple[str, Scenario]]:
         """Every combination, with a label that says what differs; an empty axis stays as it is."""
         found = []
-        axes = [_axis(scheduling), _axis(eviction), _axis(loads), _axis(num_blocks), _axis(replicas)]
+        axes = [_axis(values) for values in (scheduling, eviction, routing, loads, num_blocks, replicas)]
         varies = [len(axis) > 1 for axis in axes]
-        for policy, evicts, load, blocks, count in itertools.product(*axes):
-            one = self.with_policies(policy, evicts)
+        for policy, evicts, routes, load, blocks, count in itertools.product(*axes):
+            one = self.with_policies(policy, evicts, routes)
             if load is not None:
                 one = replace(one, load=load, rate=None)
             if blocks is not None:
@@ -169,6 +172,7 @@ class Scenario:
             texts = (
                 str(policy),
                 str(evicts),
+                str(routes),
                 f"load {load:g}" if load is not None else "",
                 f"{blocks} blocks",
                 f"{count} replicas",
@@ -176,6 +180,14 @@ class Scenario:
             label = ", ".join(text for text, differs in zip(texts, varies, strict=True) if differs)
             found.append((label or self.trace.name, one))
         return found
+
+
+def _with_choice(part: ConfigNode, key: str, name: str | None) -> ConfigNode:
+    """A section whose `key` names the plugin `name`, or as it is."""
+    chosen: PluginChoice = getattr(part, key)
+    if name is None or name == chosen.name:
+        return part
+    return part.model_copy(update={key: PluginChoice(name=name)})
 
 
 def _axis(values: Sequence[Any]) -> Sequence[Any]:  # of any of the axes

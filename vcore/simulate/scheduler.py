@@ -8,7 +8,7 @@ hears and decides is the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -90,11 +90,21 @@ class SimulatedScheduler(Scheduler):
         """Tokens that the running requests attend to in the next step, if all decode."""
         return int(self._table.num_computed[self.batch.rows].sum()) + self.num_running
 
-    def num_cached_tokens(self, prompt: VirtualPrompt) -> int:
-        """Tokens of the beginning of a prompt that are cached now."""
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no request uses, whether they hold cached content or nothing."""
+        return self._kv.pool.num_available
+
+    def num_cached_tokens(self, num_prompt_tokens: int, prefix_hashes: Sequence[bytes]) -> int:
+        """Tokens of the beginning of a prompt that are cached now.
+
+        Args:
+            num_prompt_tokens: how long it is.
+            prefix_hashes: of its full blocks.
+        """
         blocks = self._kv.open((), 0)
-        blocks.chain = VirtualChain(self._kv.block_size, prompt.hashes, self._new_hash)
-        return self._kv.find_prefix(blocks, prompt).num_columns * self._kv.block_size
+        blocks.chain = VirtualChain(self._kv.block_size, prefix_hashes, self._new_hash)
+        return self._kv.find_prefix(blocks, VirtualPrompt(num_prompt_tokens)).num_columns * self._kv.block_size
 
     # Uneventful steps.
 

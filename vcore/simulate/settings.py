@@ -12,12 +12,13 @@ from vcore.config import EngineConfig
 from vcore.engine.resolve.policies import choose_policy
 from vcore.errors import ConfigError
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
+from vcore.interfaces.routing import RoutingContext, RoutingPolicy
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.plugins import Catalog, CatalogEntry, discover
 from vcore.scheduler import SchedulerSettings
+from vcore.simulate.checked_routing import CheckedRouting
 from vcore.simulate.deployment import Deployment
 from vcore.simulate.replica import Clock
-from vcore.simulate.routing import Routing
 from vcore.simulate.scheduler import SimulatedScheduler
 from vcore.simulate.step_time import StepTime
 from vcore.traces import Trace
@@ -33,9 +34,8 @@ class FleetOptions:
     """What a configuration of one engine does not say."""
 
     replicas: int = 1
-    routing: Routing = Routing.ROUND_ROBIN
     seed: int = 0
-    """Of what routers draw."""
+    """Of what is drawn by the routing policy."""
     slo: Slo | None = None
     """Counts goodput, and is told to scheduling policies as each request's targets."""
     known_lengths: bool = False
@@ -45,7 +45,7 @@ class FleetOptions:
 
 
 class Policies:
-    """The two policies that a configuration chooses, made anew for each scheduler."""
+    """The policies that a configuration chooses: two made anew for each scheduler, and one for each fleet."""
 
     def __init__(self, config: EngineConfig, catalog: Catalog) -> None:
         """Raises:
@@ -54,8 +54,10 @@ class Policies:
         self._catalog = catalog
         self._scheduling, _ = choose_policy(config.scheduler.policy, "scheduler.policy", catalog)
         self._eviction, _ = choose_policy(config.cache.eviction, "cache.eviction", catalog)
+        self._routing, _ = choose_policy(config.simulation.routing, "simulation.routing", catalog)
         self._scheduling_options = catalog.parse_options(self._scheduling, config.scheduler.policy.options)
         self._eviction_options = catalog.parse_options(self._eviction, config.cache.eviction.options)
+        self._routing_options = catalog.parse_options(self._routing, config.simulation.routing.options)
 
     @classmethod
     def of(cls, config: EngineConfig, base_dir: Path | None = None) -> Policies:
@@ -71,6 +73,23 @@ class Policies:
     def eviction(self) -> CatalogEntry:
         """The eviction policy's entry."""
         return self._eviction
+
+    @property
+    def routing(self) -> CatalogEntry:
+        """The routing policy's entry."""
+        return self._routing
+
+    def make_routing(self, settings: SchedulerSettings, fleet: FleetOptions) -> CheckedRouting:
+        """A routing policy for a fleet of at least two replicas, each with these settings."""
+        context = RoutingContext(
+            num_replicas=fleet.replicas,
+            max_num_seqs=settings.max_num_seqs,
+            num_blocks=settings.num_blocks - 1,
+            block_size=settings.block_size,
+            seed=fleet.seed,
+        )
+        policy = self._catalog.create(self._routing, options=self._routing_options, context=context)
+        return CheckedRouting(cast(RoutingPolicy, policy), self._routing.title, strict=settings.strict)
 
     def make_scheduler(
         self, settings: SchedulerSettings, clock: Clock, new_hash: Callable[[], bytes]

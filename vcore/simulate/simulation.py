@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vcore.scheduler import SchedulerStats
 from vcore.simulate.block_names import BlockNames
+from vcore.simulate.checked_routing import CheckedRouting
 from vcore.simulate.fleet import Fleet
 from vcore.simulate.replica import Clock, Replica, StepWatcher
 from vcore.simulate.request_maker import RequestMaker
-from vcore.simulate.routing import ROUTERS
 from vcore.simulate.scheduler import SimulatedScheduler
 from vcore.simulate.settings import SimulationSettings
 from vcore.simulate.timeline import Timeline
@@ -84,9 +84,9 @@ def simulate(
         )
         for _ in range(settings.fleet.replicas)
     ]
-    router = ROUTERS[settings.fleet.routing](settings.fleet.seed)
+    routing = settings.policies.make_routing(scheduler, settings.fleet) if len(replicas) > 1 else None
     with _rare_collection():
-        Fleet(replicas, router).serve(trace, RequestMaker(trace, scheduler, names, settings.fleet), report)
+        Fleet(replicas, routing).serve(trace, RequestMaker(trace, scheduler, names, settings.fleet), report)
     return Simulation(
         trace=trace,
         settings=settings,
@@ -94,9 +94,17 @@ def simulate(
         stats=tuple(replica.scheduler.stats() for replica in replicas),
         steps=tuple(replica.num_steps for replica in replicas),
         busy_s=tuple(replica.busy_s for replica in replicas),
-        faults=tuple(dict.fromkeys(fault for replica in replicas for fault in replica.scheduler.faults())),
+        faults=_faults(replicas, routing),
         wall_s=time.perf_counter() - began,
     )
+
+
+def _faults(replicas: Sequence[Replica], routing: CheckedRouting | None) -> tuple[str, ...]:
+    """Of replicas that failed alike one line."""
+    found = dict.fromkeys(fault for replica in replicas for fault in replica.scheduler.faults())
+    if routing is not None and routing.standing.fault is not None:
+        found[routing.standing.fault] = None
+    return tuple(found)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.distributions import *  # noqa: F403
     from vcore.testing.eviction_contract import *  # noqa: F403
     from vcore.testing.fake_hub import *  # noqa: F403
+    from vcore.testing.fake_replica import *  # noqa: F403
     from vcore.testing.fake_request import *  # noqa: F403
     from vcore.testing.kept import *  # noqa: F403
     from vcore.testing.latent_case import *  # noqa: F403
@@ -24,8 +25,10 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.testing.model_driver import *  # noqa: F403
     from vcore.testing.named_cache import *  # noqa: F403
     from vcore.testing.policy_case import *  # noqa: F403
+    from vcore.testing.routing_contract import *  # noqa: F403
     from vcore.testing.scheduling_contract import *  # noqa: F403
     from vcore.testing.simulated_engine import *  # noqa: F403
+    from vcore.testing.simulated_fleet import *  # noqa: F403
     from vcore.testing.starvation_watch import *  # noqa: F403
     from vcore.testing.tape_recorder import *  # noqa: F403
     from vcore.testing.thread_collective import *  # noqa: F403
@@ -38,6 +41,7 @@ _EXPORTS = {
     "distributions": ("write_distribution",),
     "eviction_contract": ("CacheLife", "EvictionPolicyContract"),
     "fake_hub": ("FakeHub", "serve_hub"),
+    "fake_replica": ("FakeReplica",),
     "fake_request": ("FakeRequest",),
     "kept": ("count_kept",),
     "latent_case": ("LatentCase", "RaggedCase", "build_ragged_batch"),
@@ -47,8 +51,10 @@ _EXPORTS = {
     "model_driver": ("ModelDriver",),
     "named_cache": ("NamedCache",),
     "policy_case": ("PolicyCase",),
+    "routing_contract": ("RoutingPolicyContract",),
     "scheduling_contract": ("SchedulingPolicyContract",),
     "simulated_engine": ("SimulatedEngine",),
+    "simulated_fleet": ("SimulatedFleet",),
     "starvation_watch": ("StarvationWatch",),
     "tape_recorder": ("TapeRecorder",),
     "thread_collective": ("ThreadCollective",),

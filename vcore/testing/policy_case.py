@@ -15,7 +15,7 @@ __all__ = ["PolicyCase"]
 
 
 class PolicyCase:
-    """What a case states; the tests are in `SchedulingPolicyContract` and `EvictionPolicyContract`."""
+    """What a case states; the tests are in the contracts of the kinds of policy."""
 
     kind: ClassVar[PluginKind]
     """Of the contract."""

@@ -93,6 +93,48 @@ def test_policies_side_by_side(trace: Path, tmp_path: Path, capfd: pytest.Captur
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+ROUTER = """
+from vcore.config import PluginOptions
+from vcore.interfaces import RoutingPolicy
+from vcore.plugins import RoutingPolicySpec, hookimpl
+
+class Options(PluginOptions):
+    replica: int
+
+class Fixed(RoutingPolicy):
+    def __init__(self, *, options, context): self._replica = options.replica
+    def choose(self, request, replicas): return self._replica
+
+@hookimpl
+def vcore_routing_policies():
+    return [RoutingPolicySpec(name="fixed", load=":Fixed", options=":Options", api="1.0", summary="test")]
+"""
+
+
+def test_a_routing_policy_of_ones_own(
+    trace: Path, deployment: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "fixed.py"
+    file.write_text(ROUTER, encoding="utf-8")
+    arguments = ["--trace", trace, "--deployment", deployment, "-p", file, "--replicas", 3]
+    chosen = ("--set", 'simulation.routing={"name": "fixed", "options": {"replica": 2}}')
+    told = simulate(capfd, *arguments, *chosen)
+    assert (told["routing"], told["faults"]) == ("fixed", [])
+    assert [share > 0 for share in told["utilisation"]] == [False, False, True]
+    # Named again on the command line, it keeps the options of the configuration.
+    compared = simulate(capfd, "compare", *arguments, *chosen, "--routing", "fixed", "--routing", "least_loaded")
+    assert [one["label"] for one in compared["runs"]] == ["fixed", "least_loaded"]
+    assert [one["routing"] for one in compared["runs"]] == ["fixed", "least_loaded"]
+    assert compared["runs"][0]["utilisation"] == told["utilisation"]
+    assert compared["runs"][1]["utilisation"][0] > 0
+    wrong = ("--set", 'simulation.routing={"name": "fixed", "options": {"replica": 3}}')
+    [fault] = simulate(capfd, *arguments, *wrong)["faults"]
+    assert fault.startswith("routing_policy 'fixed' of ")
+    assert "choose answered 3; expected the index of one of 3 replicas" in fault
+    assert run(["simulate", *map(str, arguments), *wrong, "--set", "plugins.strict=true"]) == 1
+    assert "plugins.strict is set" in capfd.readouterr().err
+
+
 def test_a_grid(trace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "out.png"
@@ -176,13 +218,13 @@ def test_deviations_beyond_the_bounds_are_marked(capfd: pytest.CaptureFixture[st
         (["--trace", "TRACE", "--eviction", "lru", "--eviction", "fifo"], "see vcore simulate compare"),
         (["--trace", "TRACE", "--rate", "1", "--load", "2"], "leave one out"),
         (["--trace", "TRACE", "--rate", "0"], "expected a number above 0"),
-        (["--trace", "TRACE", "--routing", "random"], "expected one of round_robin"),
         (["--trace", "TRACE", "--deployment", "nowhere"], "expected the path of a file"),
         (["--trace", "TRACE", "--set", "cache.block_size=12"], "multiple of the first"),
         (["--trace", "TRACE", "--plot", "out.nothing"], "--plot"),
         (["--trace", "TRACE", "--calibrate", "x.json"], "leave --trace out"),
         (["--calibrate", "/nowhere/x.json"], "there is no folder"),
         (["compare", "--trace", "TRACE", "--scheduling", "fcfs"], "nothing to compare"),
+        (["compare", "--trace", "TRACE", "--routing", "a", "--routing", "b"], "add --replicas N"),
         (["sweep", "--trace", "TRACE", "--load", "1"], "nothing to sweep"),
         (["sweep", "--load", "1,2"], "add --trace FILE"),
         (["overload", "--trace", "TRACE", "--slo", "ttft=1", "--scheduling", "fcfs"], "nothing to compare"),
@@ -206,6 +248,8 @@ def test_what_cannot_be_done_is_said(
 def test_an_unknown_policy_is_named(trace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", "--trace", str(trace), "--scheduling", "fcfss"]) == 1
     assert "did you mean 'fcfs'" in capfd.readouterr().err
+    assert run(["simulate", "--trace", str(trace), "--replicas", "2", "--routing", "random"]) == 1
+    assert "there is no routing_policy called 'random'" in capfd.readouterr().err
 
 
 def test_a_pace_needs_arrivals_that_differ(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,7 @@
-"""The small parts of the simulator: block names, percentiles of weights, shares, routers, deployments."""
+"""The small parts of the simulator: block names, percentiles of weights, shares, deployments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 
 from vcore.bench.percentiles import percentiles
 from vcore.errors import ConfigError
-from vcore.simulate import Routing, read_deployment
+from vcore.simulate import read_deployment
 from vcore.simulate.block_names import BlockNames
 from vcore.simulate.fairness import fair_shares, jain
-from vcore.simulate.routing import ROUTERS
 from vcore.simulate.virtual_prompt import VirtualChain, VirtualPrompt
 from vcore.simulate.weighted import weighted_percentiles
 from vcore.traces import Trace, TraceRequest
@@ -101,46 +99,6 @@ def test_fair_shares_fill_small_demands_first() -> None:
 def test_jains_index_is_one_for_equals_and_a_share_for_one_alone() -> None:
     assert jain(np.array([3.0, 3.0, 3.0])) == pytest.approx(1.0)
     assert jain(np.array([5.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
-
-
-# Routing
-
-
-class Seen:
-    """A replica with so many requests, and so much cached."""
-
-    def __init__(self, num_unfinished: int, cached: int = 0) -> None:
-        self.num_unfinished = num_unfinished
-        self._cached = cached
-
-    def num_cached_tokens(self, prompt: VirtualPrompt) -> int:
-        return self._cached
-
-
-def choose(routing: Routing, replicas: Sequence[Seen], times: int = 1) -> list[int]:
-    router = ROUTERS[routing](0)
-    return [router.choose(VirtualPrompt(1), replicas) for _ in range(times)]
-
-
-def test_round_robin_takes_turns() -> None:
-    assert choose(Routing.ROUND_ROBIN, [Seen(9), Seen(0), Seen(5)], 4) == [0, 1, 2, 0]
-
-
-def test_the_least_loaded_is_chosen() -> None:
-    assert choose(Routing.LEAST_LOADED, [Seen(3), Seen(1), Seen(1)]) == [1]
-
-
-def test_of_two_drawn_the_less_loaded_is_chosen() -> None:
-    chosen = choose(Routing.POWER_OF_TWO, [Seen(9), Seen(1), Seen(2)], 100)
-    assert set(chosen) == {1, 2}  # the most loaded never wins
-    assert choose(Routing.POWER_OF_TWO, [Seen(9)]) == [0]
-
-
-def test_a_prefix_attracts_until_the_load_is_uneven() -> None:
-    assert choose(Routing.PREFIX_AWARE, [Seen(3), Seen(4, cached=100)]) == [1]
-    assert choose(Routing.PREFIX_AWARE, [Seen(3), Seen(30, cached=100)]) == [0]
-    assert choose(Routing.PREFIX_AWARE, [Seen(3, 100), Seen(2, 100)]) == [1]
-    assert choose(Routing.PREFIX_AWARE, [Seen(0)]) == [0]
 
 
 # Deployments

@@ -18,7 +18,7 @@ from vcore.interfaces.scheduling import RequestView, SchedulingContext, Scheduli
 from vcore.interfaces.step import SchedulerOutput
 from vcore.plugins import EvictionPolicySpec, SchedulingPolicySpec, discover
 from vcore.scheduler import SchedulerSettings
-from vcore.simulate import FleetOptions, Policies, Routing, SimulationSettings, StepLoad, StepTimeModel, simulate
+from vcore.simulate import FleetOptions, Policies, SimulationSettings, StepLoad, StepTimeModel, simulate
 from vcore.simulate.report import describe
 from vcore.traces import Trace, TraceRequest
 
@@ -119,15 +119,16 @@ PLUGINS = [
 
 
 @pytest.fixture(scope="module")
-def policies() -> Callable[[str], Policies]:
-    """Policies by the name of the one for scheduling."""
-    known: dict[str, Policies] = {}
+def policies() -> Callable[..., Policies]:
+    """Policies by the names of the ones for scheduling and routing."""
+    known: dict[tuple[str, str], Policies] = {}
 
-    def make(name: str) -> Policies:
-        if name not in known:
-            config = load_config(None, {"cache.eviction": "listening", "scheduler.policy": name})
-            known[name] = Policies(config, discover(config.plugins, objects=PLUGINS))
-        return known[name]
+    def make(name: str, routing: str = "auto") -> Policies:
+        if (name, routing) not in known:
+            names = {"cache.eviction": "listening", "scheduler.policy": name, "simulation.routing": routing}
+            config = load_config(None, names)
+            known[name, routing] = Policies(config, discover(config.plugins, objects=PLUGINS))
+        return known[name, routing]
 
     return make
 
@@ -187,11 +188,11 @@ def outcome(trace: Trace, chosen: SimulationSettings, *, together: bool) -> dict
     budget=st.integers(6, 40),
     prefix_caching=st.booleans(),
     replicas=st.integers(1, 2),
-    routing=st.sampled_from(list(Routing)),
+    routing=st.sampled_from(["round_robin", "least_loaded", "power_of_two", "prefix_aware"]),
 )
 @settings(max_examples=120, deadline=None)
 def test_steps_made_together_change_nothing(
-    policies: Callable[[str], Policies],
+    policies: Callable[..., Policies],
     trace: Trace,
     policy: str,
     block_size: int,
@@ -200,7 +201,7 @@ def test_steps_made_together_change_nothing(
     budget: int,
     prefix_caching: bool,
     replicas: int,
-    routing: Routing,
+    routing: str,
 ) -> None:
     longest = max(one.input_length + one.output_length for one in trace.requests)
     chosen = SimulationSettings(
@@ -213,9 +214,9 @@ def test_steps_made_together_change_nothing(
             prefix_caching=prefix_caching,
             strict=True,
         ),
-        policies=policies(policy),
+        policies=policies(policy, routing),
         step_time=STEP_TIME,
-        fleet=FleetOptions(replicas=replicas, routing=routing),
+        fleet=FleetOptions(replicas=replicas),
     )
     assert outcome(trace, chosen, together=True) == outcome(trace, chosen, together=False)
 
@@ -238,7 +239,7 @@ def test_a_policy_refuses_and_the_rest_goes_on() -> None:
     assert (answer["completed"], answer["rejected"], answer["goodput"]["share"]) == (3, 3, 0.5)
 
 
-def test_policies_do_not_learn_how_long_an_answer_will_be(policies: Callable[[str], Policies]) -> None:
+def test_policies_do_not_learn_how_long_an_answer_will_be(policies: Callable[..., Policies]) -> None:
     requests = tuple(TraceRequest(arrival_s=0.0, input_length=5, output_length=n) for n in (2, 9))
     trace = Trace("t", "csv", requests)
     settings = SchedulerSettings(

@@ -51,6 +51,10 @@ KIND_TEXTS: dict[PluginKind, KindTexts] = {
     PluginKind.EVICTION_POLICY: KindTexts(
         summary="what became unused first goes first", use="--set cache.eviction=$name"
     ),
+    PluginKind.ROUTING_POLICY: KindTexts(
+        summary="the replica with the most free blocks",
+        use="`vcore simulate --trace FILE --replicas 4 --routing $name`",
+    ),
     PluginKind.WEIGHT_LOADER: KindTexts(
         summary="weights in NumPy files, one a tensor",
         use="--model FOLDER --set model.load_format=$name",

@@ -21,6 +21,7 @@ _CLASS_SUFFIXES = {
     PluginKind.ATTENTION_BACKEND: "Backend",
     PluginKind.SCHEDULING_POLICY: "Scheduling",
     PluginKind.EVICTION_POLICY: "Eviction",
+    PluginKind.ROUTING_POLICY: "Routing",
     PluginKind.WEIGHT_LOADER: "Loader",
     PluginKind.MODEL_SOURCE: "Source",
     PluginKind.EXECUTOR: "Executor",

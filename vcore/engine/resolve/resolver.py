@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve"]
 
-_TOLD_ONLY = frozenset({"model.path", "cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"})
+_TOLD_ONLY = frozenset(
+    {"model.path", "cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser", "simulation.routing"}
+)
 """Decisions that are told, but leave the configuration as it is."""
 
 
@@ -125,6 +127,7 @@ def resolve(
     )
     _tell_num_blocks(config, parts.device, log)
     _tell_chat(config, log)
+    _tell_routing(config, log)
     generation_config = model.loader.generation_config()
     return Resolution(
         config=_without_auto(config, log, tokenizer, model.chosen.options),
@@ -216,6 +219,12 @@ def _tell_chat(config: EngineConfig, log: DecisionLog) -> None:
         choice = getattr(config.chat, name)
         if choice is not None and choice.is_auto:
             log.decisions.append(Decision(key=f"chat.{name}", value="known once the tokenizer is loaded", why=why))
+
+
+def _tell_routing(config: EngineConfig, log: DecisionLog) -> None:
+    if config.simulation.routing.is_auto:
+        why = "`vcore simulate` takes the highest rank; an engine routes nothing, and starts without one"
+        log.decisions.append(Decision(key="simulation.routing", value="known in a simulation", why=why))
 
 
 def _without_auto(

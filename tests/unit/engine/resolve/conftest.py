@@ -32,6 +32,7 @@ from vcore.plugins.specs import (
     ModelSpec,
     ObserverSpec,
     PluginSpec,
+    RoutingPolicySpec,
     SchedulingPolicySpec,
     WeightLoaderSpec,
 )
@@ -219,6 +220,7 @@ def base_specs() -> list[PluginSpec]:
         SchedulingPolicySpec(name="fcfs", load=never, api="1.0", rank=10),
         SchedulingPolicySpec(name="priority", load=never, api="1.0"),
         EvictionPolicySpec(name="lru", load=never, api="1.0", rank=10, options=WindowOptions),
+        RoutingPolicySpec(name="round_robin", load=never, api="1.0", rank=10),
         ExecutorSpec(name="uniproc", load=never, api="1.0", rank=10),
         ExecutorSpec(name="multiproc", load=never, api="1.0", max_world_size=8),
         ObserverSpec(name="counter", load=never, api="1.0"),

@@ -19,6 +19,9 @@ from vcore.plugins.specs import EvictionPolicySpec, LogitsProcessorSpec
 
 Resolve = Callable[..., Resolution]
 
+LATER = ["cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser", "simulation.routing"]
+"""The keys that resolving leaves at auto."""
+
 
 def autos(config: EngineConfig) -> list[str]:
     """The keys that still say auto."""
@@ -34,7 +37,7 @@ def autos(config: EngineConfig) -> list[str]:
 
 def test_no_auto_is_left_but_what_is_known_only_later(resolve_model: Resolve) -> None:
     resolution = resolve_model({"runtime.device": "auto"})
-    assert autos(resolution.config) == ["cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"]
+    assert autos(resolution.config) == LATER
     assert len(autos(EngineConfig())) > 10
 
 
@@ -68,6 +71,7 @@ def test_what_is_written_is_not_decided(resolve_model: Resolve) -> None:
         "runtime.num_threads": 1,
         "runtime.async_scheduling": True,
         "observability.observers": ["counter"],
+        "simulation.routing": "round_robin",
     }
     resolution = resolve_model(settings)
     assert [decision.key for decision in resolution.decisions] == ["model.path"]
@@ -96,8 +100,7 @@ def test_resolving_again_changes_nothing(resolve_model: Resolve, catalog: Catalo
     once = resolve_model()
     again = resolve(once.config, catalog)
     assert again.config == once.config
-    later = {"cache.num_blocks", "chat.tool_parser", "chat.reasoning_parser"}
-    assert {decision.key for decision in again.decisions} == {"model.path", *later}
+    assert {decision.key for decision in again.decisions} == {"model.path", *LATER}
 
 
 class TestStructuredOutput:
