@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,9 @@ __all__ = ["BlockPicture", "pack"]
 
 _FRESH_S = 1.0
 """For so long, all who look share one picture: it is linear in the number of blocks, and the engine makes it."""
+
+_PATIENCE_S = 2.0
+"""The engine answers between steps; after so long, the last picture has to do."""
 
 
 def pack(states: bytes) -> bytes:
@@ -42,6 +46,8 @@ class BlockPicture:
     async def take(self) -> tuple[int, bytes]:
         """The number of blocks, the null block among them, and their packed states (see `vcore.kv_cache.BlockMap`).
 
+        Those of a while ago, or none, if the engine does not answer.
+
         Raises:
             EngineError: no engine runs.
         """
@@ -50,7 +56,8 @@ class BlockPicture:
             raise EngineError(f"the engine is {state}")
         async with self._asking:  # those who ask meanwhile wait for one answer
             if self._taken is None or self._clock() - self._taken > _FRESH_S:
-                found = await self._engine.block_map()
-                self._num_blocks, self._packed = found.num_blocks, pack(found.states)
+                with suppress(TimeoutError):
+                    found = await asyncio.wait_for(self._engine.block_map(), _PATIENCE_S)
+                    self._num_blocks, self._packed = found.num_blocks, pack(found.states)
                 self._taken = self._clock()
             return self._num_blocks, self._packed

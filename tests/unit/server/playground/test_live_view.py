@@ -15,6 +15,7 @@ from vcore.errors import EngineError
 from vcore.kv_cache.block_map import BlockMap
 from vcore.plugins.resolved import ResolvedPlugin, ResolvedSet
 from vcore.scheduler import SchedulerStats
+from vcore.server.playground import block_picture
 from vcore.server.playground.block_picture import BlockPicture, pack
 from vcore.server.playground.rates import SECONDS, Rates
 
@@ -98,6 +99,26 @@ def test_all_who_look_share_a_picture() -> None:
 
     asyncio.run(all_at_once())
     assert engine.asked == 2
+
+
+def test_an_engine_that_hangs_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_picture, "_PATIENCE_S", 0.0)
+    now, engine = 0.0, Engine()
+    picture = BlockPicture(engine, clock=lambda: now)  # type: ignore[arg-type]
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "block_map", hang)
+    assert asyncio.run(picture.take()) == (0, b"")
+    monkeypatch.undo()
+    now = 2.0
+    last = asyncio.run(picture.take())
+    assert last[0] == 5
+    monkeypatch.setattr(block_picture, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(engine, "block_map", hang)
+    now = 4.0
+    assert asyncio.run(picture.take()) == last
 
 
 def test_an_engine_that_does_not_run_has_no_picture(server: Any) -> None:
