@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +14,7 @@ from vcore.cli.output import reserved_stdout
 from vcore.cli.shared_options import Json, Model
 from vcore.cli.simulate_calibrate import run_calibration
 from vcore.cli.simulate_fidelity import fidelity
-from vcore.cli.simulate_options import Plot, ScenarioOptions, expanded
+from vcore.cli.simulate_options import Plot, ScenarioOptions, TraceOptions, expanded
 from vcore.cli.simulate_overload import overload
 from vcore.cli.simulate_timed import compare, run_one, sweep
 from vcore.errors import ConfigError
@@ -56,9 +57,11 @@ def command(
     """Serve recorded traffic without a model: in simulated time, or with --cache-only the prefix cache alone."""
     if context.invoked_subcommand is not None:
         return
+    timed = {"--scheduling": scheduling, "--load": load, "--plot": plot}
     if calibrate is not None:
         run_calibration(calibrate, options, model, as_json=as_json)
     elif cache_only:
+        _leave_out("--cache-only is of the cache alone", _set_for_time(options) | timed)
         _replay(options, num_blocks, eviction, as_json)
     else:
         run_one(
@@ -70,6 +73,25 @@ def command(
             eviction=_single("--eviction", eviction),
             scheduling=scheduling,
         )
+
+
+def _set_for_time(options: ScenarioOptions) -> dict[str, object]:
+    """Options that only a simulation in time heeds: their values, None where they are as if not given."""
+    heeded = {one.name for one in fields(TraceOptions)} - {"rate"}
+    own = (one for one in fields(ScenarioOptions) if one.name not in heeded)
+    return {
+        f"--{one.name.replace('_', '-')}": None if (value := getattr(options, one.name)) == one.default else value
+        for one in own
+    }
+
+
+def _leave_out(why: str, options: Mapping[str, object]) -> None:
+    """Raises:
+    ConfigError: one of the options is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{why}: leave {', '.join(given)} out")
 
 
 def _single(option: str, values: Sequence[T] | None) -> T | None:

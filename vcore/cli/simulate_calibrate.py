@@ -28,6 +28,8 @@ def run_calibration(path: Path, options: TraceOptions, model: str | None, *, as_
         )
     if not path.parent.is_dir():
         raise ConfigError(f"--calibrate: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ConfigError(f"--calibrate: {path} is a folder, expected the name of a file")
     tree, base_dir = config_from_cli(options.config, options.set_ or [], options.plugins or [], model)
     with reserved_stdout(as_json) as emit:
         found = calibrate(tree, base_dir=base_dir, report=lambda line: print(line, file=sys.stderr))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,9 +32,9 @@ def overload(
     """Find the load that the first --scheduling policy sustains, and compare all of them above it."""
     from vcore.simulate.overload import compare_overloaded, describe_overloaded
 
-    if not scheduling or len(scheduling) < 2:
+    if not scheduling or len(set(scheduling)) < 2:
         raise ConfigError(
-            "there is nothing to compare: give --scheduling more than once, the one to be measured by first"
+            "there is nothing to compare: give --scheduling several policies, the one to be measured by first"
         )
     if options.slo is None:
         raise ConfigError("a load is sustained while the SLO is kept: add --slo")
@@ -41,7 +42,7 @@ def overload(
         raise ConfigError(
             "--draws is of drawn arrivals, and recorded ones are the same every time: add --arrivals poisson"
         )
-    if not (0 < share < 1 and times > 0 and (near is None or near > 0)):
+    if not (0 < share < 1 and 0 < times < math.inf and (near is None or 0 < near < math.inf)):
         raise ConfigError("expected --share between 0 and 1, and --times and --near above 0")
     scenario = options.scenario()
     with reserved_stdout(as_json) as emit:

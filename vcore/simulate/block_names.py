@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vcore.errors import ConfigError
 from vcore.traces import Trace, TraceRequest
 
-__all__ = ["BlockNames"]
+__all__ = ["BlockNames", "number_blocks"]
 
 _BYTES_PER_TOKEN = 4
 """Of a prompt's text, where the trace has it."""
@@ -84,3 +86,33 @@ class BlockNames:
         if name is None:
             name = self._known[previous, key] = self.new()
         return name
+
+
+def number_blocks(prompts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The blocks of prompts by numbers that stand for everything up to the block, as `BlockNames` has it, the last
+    partial block included.
+
+    An id is its own number where it follows what it followed first. Behind another beginning, or once more in the same
+    prompt, it is another block, and has a number that is no id.
+
+    Args:
+        prompts: of each request, `vcore.traces.TraceRequest.block_ids`.
+
+    Returns:
+        As many numbers of each, in a prompt all different.
+    """
+    below = min((block_id for prompt in prompts for block_id in prompt), default=0)
+    first_behind: dict[int, int | None] = {}
+    others: dict[tuple[int | None, int], int] = {}
+    numbered = []
+    for prompt in prompts:
+        previous: int | None = None
+        numbers = []
+        for block_id in prompt:
+            if first_behind.setdefault(block_id, previous) == previous:
+                previous = block_id
+            else:
+                previous = others.setdefault((previous, block_id), below - 1 - len(others))
+            numbers.append(previous)
+        numbered.append(tuple(numbers))
+    return numbered

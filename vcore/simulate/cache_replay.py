@@ -1,6 +1,6 @@
 """`CacheReplay`: the prefix cache alone, served requests one after another.
 
-The real block pool and the real policies; no scheduler, no time. The rules:
+The real block pool and the real policies; no scheduler, and no time but that of arrivals. The rules:
 
 - A request hits the longest beginning of its prompt that is cached, its last block included, even a partial one.
 - While it runs, its blocks are its own, and do not count against the size of the cache.
@@ -11,11 +11,12 @@ The real block pool and the real policies; no scheduler, no time. The rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vcore.errors import ConfigError
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.kv_cache.block_pool import BlockPool
+from vcore.traces import TraceRequest
 
 __all__ = ["CacheCounts", "CacheReplay", "replay_cache"]
 
@@ -82,7 +83,7 @@ class CacheReplay:
         if not block_ids:
             return 0
         pool = self._pool
-        keys = [block_id.to_bytes(8, "little", signed=True) for block_id in block_ids]
+        keys = list(map(_key, block_ids))
         by_hash, hits = pool.by_hash[0], []
         for key in keys:
             found = by_hash.get(key)
@@ -142,30 +143,44 @@ def replay_cache(
     *,
     eviction_name: str,
     block_size: int = 16,
-    priorities: Sequence[int] | None = None,
+    requests: Sequence[TraceRequest] | None = None,
 ) -> CacheCounts:
     """Serve prompts one after another.
 
     Args:
-        prompts: of each request, the ids of its prompt's blocks (`vcore.traces.TraceRequest.block_ids`).
+        prompts: of each request, the ids of its prompt's blocks (`vcore.simulate.block_names.number_blocks`).
         num_blocks: size of the cache.
         make_eviction: builds the policy.
         eviction_name: what it is called in errors.
         block_size: tokens a block; only told to the policy.
-        priorities: of each request; 0 if None.
+        requests: whose prompts they are: their priority and time to live are the policy's to know, and each comes and
+            goes at its arrival, by the policy's clock. None: they ask for nothing.
 
     Raises:
         ConfigError: `num_blocks` is below 1, or no prompt has a block.
         vcore.errors.PolicyError: the policy broke its contract.
     """
     check_prompts(prompts, num_blocks)
+    now = 0.0
+
+    def make(context: EvictionContext) -> EvictionPolicy:
+        return make_eviction(replace(context, clock=lambda: now))
+
     longest = max(map(len, prompts))
-    cache = CacheReplay(num_blocks, longest, make_eviction, eviction_name=eviction_name, block_size=block_size)
-    if priorities is None:
+    cache = CacheReplay(num_blocks, longest, make, eviction_name=eviction_name, block_size=block_size)
+    hits = 0
+    if requests is None:
         hits = sum(map(cache.serve, prompts))
     else:
-        hits = sum(map(cache.serve, prompts, priorities))
+        for prompt, request in zip(prompts, requests, strict=True):
+            now = request.arrival_s
+            hits += cache.serve(prompt, request.priority, request.cache_ttl)
     return CacheCounts(hits, sum(map(len, prompts)))
+
+
+def _key(block_id: int) -> bytes:
+    """What the pool knows the block by: 8 bytes, or more where the id needs them."""
+    return block_id.to_bytes(max(8, block_id.bit_length() // 8 + 1), "little", signed=True)
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], num_blocks: int) -> None:

@@ -12,6 +12,7 @@ from vcore.engine.resolve.policies import choose_policy
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.plugins import discover
 from vcore.plugins.catalog import Catalog
+from vcore.simulate.block_names import number_blocks
 from vcore.simulate.cache_replay import replay_cache
 from vcore.simulate.optimum import ideal_cache, optimal_cache
 from vcore.traces import Trace
@@ -44,8 +45,7 @@ def report_cache(
         PluginError: a policy is missing, broken or ambiguous.
         PolicyError: a policy broke its contract.
     """
-    prompts = [request.block_ids for request in trace.requests]
-    priorities = [request.priority for request in trace.requests]
+    prompts = number_blocks([request.block_ids for request in trace.requests])
     makers = find_evictions(config, policies, base_dir)
     rows: list[dict[str, Any]] = []
     for size in sizes:
@@ -58,7 +58,7 @@ def report_cache(
                 make,
                 eviction_name=name,
                 block_size=trace.block_size or 16,
-                priorities=priorities,
+                requests=trace.requests,
             )
             elapsed = time.perf_counter() - began
             rows.append(

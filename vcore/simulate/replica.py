@@ -75,9 +75,9 @@ class Replica:
         self._request_of_row = np.zeros(max_num_seqs, dtype=np.int64)
         self._ended_at = 0.0
         """When its last step ended."""
+        self._idle_s = 0.0
+        """Seconds before its last step in which it made none."""
         self.num_steps = 0
-        self.busy_s = 0.0
-        """Seconds of steps."""
         self.num_unfinished = 0
         """Requests that were sent here and have not ended."""
 
@@ -85,6 +85,11 @@ class Replica:
     def now(self) -> float:
         """Its clock."""
         return self._clock.now
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of steps. No sum over them, so that it is the same however many are made together."""
+        return self._ended_at - self._idle_s
 
     def submit(self, request: EngineRequest) -> None:
         """Send a request. Its arrival is no earlier than that of the one before.
@@ -175,7 +180,7 @@ class Replica:
             self._take_ends(result.finished)
 
     def _pass_to(self, now: float, num_steps: int) -> None:
-        self.busy_s += now - self._clock.now
+        self._idle_s += self._clock.now - self._ended_at
         self.num_steps += num_steps
         self._clock.now = self._ended_at = now
 

@@ -13,6 +13,9 @@ from vcore.traces import Trace, TraceRequest
 
 __all__ = ["RequestMaker"]
 
+_MOST_TARGET_S = 604_800.0
+"""Of `vcore.SamplingParams`; who is bound by more is as good as not bound."""
+
 
 class RequestMaker:
     """Requests end when the trace says, but what policies see as `max_tokens` is the same bound for all.
@@ -59,7 +62,12 @@ class RequestMaker:
                 tenant=one.tenant,
                 cache_ttl=one.cache_ttl,
                 expected_tokens=expected,
-                ttft_target_s=None if slo is None else slo.ttft,
-                itl_target_s=None if slo is None else slo.itl,
+                ttft_target_s=None if slo is None else _target(slo.ttft),
+                itl_target_s=None if slo is None else _target(slo.itl),
             )
         return params
+
+
+def _target(seconds: float | None) -> float | None:
+    """A bound of the SLO as a request may state it."""
+    return None if seconds is None else min(seconds, _MOST_TARGET_S)

@@ -12,7 +12,7 @@ from vcore.interfaces.step import SchedulerOutput
 
 __all__ = ["StepLoad", "StepTime", "StepTimeModel"]
 
-Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.0, le=3600.0)]
 
 
 class StepLoad(NamedTuple):
@@ -85,7 +85,7 @@ class StepTimeModel(BaseModel):
     """Of every step: host, launches, sampling."""
     token_s: Seconds = 0.0
     """Of a token in the products with weights."""
-    knee_tokens: Annotated[int, Field(ge=0)] = 0
+    knee_tokens: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Tokens up to which these products take the same time."""
     prefill_row_s: Seconds = 0.0
     """Of a row with several tokens."""

@@ -10,6 +10,8 @@ __all__ = ["parse_csv"]
 _SECONDS = {"arrival_s": 1.0, "timestamp_ms": 1e-3, "timestamp": 1e-3}
 """Columns with the arrival, and what their unit is in seconds."""
 _TENANTS = ("tenant", "client_id")
+_MOST_TTL_S = 604_800.0
+"""As in `vcore.SamplingParams`."""
 
 
 def parse_csv(row: Row) -> list[TraceRequest]:
@@ -29,7 +31,7 @@ def parse_csv(row: Row) -> list[TraceRequest]:
             output_length=max(1, row.integer("output_length", least=0)),
             block_ids=row.integers("hash_ids"),
             session_id=row.text("session_id"),
-            tenant=None if tenant is None else row.text(tenant),
+            tenant=None if tenant is None else row.tenant(tenant),
             priority=row.integer("priority", least=-(2**31)) if row.has("priority") else 0,
             cache_ttl=_cache_ttl(row) if row.has("cache_ttl") else None,
         )
@@ -38,6 +40,6 @@ def parse_csv(row: Row) -> list[TraceRequest]:
 
 def _cache_ttl(row: Row) -> float:
     seconds = row.number("cache_ttl")
-    if seconds <= 0:
-        raise row.error("cache_ttl", "seconds above 0")
+    if not 0 < seconds <= _MOST_TTL_S:
+        raise row.error("cache_ttl", f"seconds above 0, up to {_MOST_TTL_S:,.0f}")
     return seconds

@@ -25,7 +25,7 @@ def parse_mooncake(row: Row) -> list[TraceRequest]:
             output_length=max(1, row.integer("output_length", least=0)),
             block_ids=row.integers("hash_ids"),
             session_id=row.text("session_id"),
-            tenant=row.text("tenant"),
+            tenant=row.tenant("tenant"),
             priority=row.integer("priority", least=-(2**31)) if row.has("priority") else 0,
         )
     ]

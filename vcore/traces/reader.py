@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ def read_trace(path: str | Path, format: str = "auto", *, max_requests: int | No
         raise ConfigError(f"the trace {file} is no text: {error}{hint}") from None
     requests.sort(key=lambda request: request.arrival_s)
     began = requests[0].arrival_s
+    if math.isinf(requests[-1].arrival_s - began):
+        raise ConfigError(f"{file.name}: from {began:g} s to {requests[-1].arrival_s:g} s is too long to count")
     kept = tuple(replace(request, arrival_s=request.arrival_s - began) for request in requests[:max_requests])
     return Trace(file.name, chosen.name, kept, infer_block_size(requests, file.name))
 
@@ -64,7 +67,9 @@ def _read(file: Path, format: str) -> tuple[TraceFormat, list[TraceRequest]]:
         while start.isspace():
             start = stream.read(1)
         stream.seek(0)
-        rows = _json_rows(stream, file.name) if start == "{" else _csv_rows(stream, file.name)
+        if start == "[":
+            raise ConfigError(f"{file.name}: found a JSON array, expected JSON lines: an object a line, without commas")
+        rows = _json_rows(stream, file.name) if start in ("{", "") else _csv_rows(stream, file.name)
         first = next(rows, None)
         if first is None:
             raise ConfigError(f"the trace {file} has no requests")
@@ -108,6 +113,7 @@ def _json_rows(stream: TextIO, name: str) -> Iterator[Row]:
 def _csv_rows(stream: TextIO, name: str) -> Iterator[Row]:
     reader = csv.DictReader(stream, skipinitialspace=True)
     try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for fields in reader:
             where = f"{name}, line {reader.line_num}"
             if None in fields:

@@ -10,6 +10,9 @@ from vcore.errors import ConfigError
 
 __all__ = ["Row"]
 
+_MOST_CHARACTERS = 256
+"""Of a tenant's name, as in `vcore.SamplingParams`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -60,6 +63,17 @@ class Row:
     def text(self, name: str) -> str | None:
         """The field as text; None if it is not there."""
         return str(self.fields[name]) if self.has(name) else None
+
+    def tenant(self, name: str) -> str | None:
+        """A tenant's name; None if it is not there.
+
+        Raises:
+            ConfigError: it is longer than a request may say.
+        """
+        found = self.text(name)
+        if found is not None and len(found) > _MOST_CHARACTERS:
+            raise ConfigError(f"{self.where}: {name} has {len(found)} characters, expected up to {_MOST_CHARACTERS}")
+        return found
 
     def integers(self, name: str) -> tuple[int, ...]:
         """A list of whole numbers, in a CSV file with spaces between; empty if it is not there.

@@ -10,16 +10,23 @@ from vcore.traces.trace import Trace, TraceRequest
 
 __all__ = ["cut_lengths", "scale_lengths", "scale_times"]
 
+_MOST_TOKENS = 1e15
+"""Of a scaled request: any more is a slip, and numbers lose their last digits there."""
+
 
 def scale_times(trace: Trace, rate: float) -> Trace:
-    """The same trace, so much faster or slower that `rate` requests arrive a second on average.
+    """The same trace, so much faster or slower that `rate` requests arrive a second on average (infinite: all at once).
 
     Raises:
-        ConfigError: all of its requests arrive at once.
+        ConfigError: all of its requests arrive at once, or `rate` is not above 0, or so small that times overflow.
     """
     if trace.rate is None:
         raise ConfigError(f"{trace.name}: all requests arrive at once, so there is no pace that could be changed")
+    if not rate > 0:
+        raise ConfigError(f"{trace.name}: found {rate:g} requests a second, expected a number above 0")
     factor = trace.rate / rate
+    if math.isinf(trace.duration_s * factor):
+        raise ConfigError(f"{trace.name}: at {rate:g} requests a second the last one never arrives; raise the rate")
     return replace(trace, requests=tuple(replace(one, arrival_s=one.arrival_s * factor) for one in trace.requests))
 
 
@@ -27,9 +34,15 @@ def scale_lengths(trace: Trace, factor: float) -> Trace:
     """Lengths times `factor`, rounded up. With block ids the block size is scaled, and every prompt keeps its ids.
 
     Raises:
-        ConfigError: a block would have less than one token.
+        ConfigError: a block would have less than one token, or lengths overflow.
     """
     size = trace.block_size
+    longest = max(max(one.input_length, one.output_length) for one in trace.requests)
+    if not factor > 0 or max(longest, size or 0) * factor > _MOST_TOKENS:
+        raise ConfigError(
+            f"{trace.name}: {factor:g} times its lengths, of up to {longest:g} tokens, expected from 1 to "
+            f"{_MOST_TOKENS:g} tokens"
+        )
     new_size = None if size is None else round(size * factor)
     if new_size == 0:
         raise ConfigError(

@@ -61,6 +61,12 @@ def test_the_configured_policy_and_its_options_count(trace: Path, capfd: pytest.
     [
         ((), "--num-blocks"),
         (("--num-blocks", "3", "--eviction", "lrv"), "lru"),
+        (("--num-blocks", "3", "--scheduling", "fcfs", "--plot", "x.png"), "leave --scheduling, --plot out"),
+        (
+            ("--num-blocks", "3", "--rate", "2", "--replicas", "2", "--known-lengths"),
+            "--replicas, --known-lengths out",
+        ),
+        (("--num-blocks", "3", "--seed", "1"), "--cache-only is of the cache alone: leave --seed out"),
     ],
 )
 def test_what_is_missing_or_unknown_is_said(
@@ -68,3 +74,37 @@ def test_what_is_missing_or_unknown_is_said(
 ) -> None:
     assert run(arguments(trace, *more)) != 0
     assert message in capfd.readouterr().err
+
+
+def test_a_time_to_live_counts_from_arrival(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "trace.csv"
+    rows = ["arrival_s,input_length,output_length,cache_ttl,hash_ids", "0,32,3,100,1 2", "1,32,3,,3 4", "2,32,3,,1 2"]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    policies = ("--eviction", "lru", "--eviction", "ttl", "--json")
+    assert run(arguments(file, "--num-blocks", "2", *policies)) == 0
+    rates = {row["eviction"]: row["hit_rate"] for row in json.loads(capfd.readouterr().out)["rows"]}
+    assert rates == pytest.approx({"lru": 0.0, "ttl": 2 / 6})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--calibrate", "FOLDER"), "is a folder, expected the name of a file"),
+        (("overload", "--trace", "TRACE", "--slo", "ttft=1", *["--scheduling", "fcfs"] * 2), "nothing to compare"),
+        (("overload", "--trace", "TRACE", "--slo", "ttft=1", "--times", "inf"), "--times and --near above 0"),
+        (("overload", "--trace", "TRACE", "--slo", "ttft=1", "--near", "inf"), "--times and --near above 0"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_at_once(
+    trace: Path, words: tuple[str, ...], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = ("--scheduling", "fcfs", "--scheduling", "priority")
+    named = {"TRACE": str(trace), "FOLDER": str(trace.parent)}
+    more = two if words[0] == "overload" and "--scheduling" not in words else ()
+    assert run(["simulate", *(named.get(word, word) for word in words), *more]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_an_slo_longer_than_a_request_may_state_is_no_bound(trace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--trace", str(trace), "--slo", "ttft=1e7,itl=1e7", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["goodput"]["share"] == 1

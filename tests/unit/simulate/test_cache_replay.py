@@ -12,6 +12,8 @@ from vcore_policies.eviction.lru import LRUEviction
 from vcore.errors import ConfigError, PolicyError
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.simulate import CacheReplay, ideal_cache, optimal_cache, replay_cache
+from vcore.simulate.block_names import number_blocks
+from vcore.traces import TraceRequest
 
 Maker = Callable[[EvictionContext], EvictionPolicy]
 Prompts = Sequence[Sequence[int]]
@@ -160,3 +162,41 @@ def test_nothing_to_replay_is_an_error(prompts: Prompts, num_blocks: int, maker:
         replay_cache(prompts, num_blocks, maker("lru"), eviction_name="lru")
     with pytest.raises(ConfigError, match="blocks"):
         optimal_cache(prompts, num_blocks)
+
+
+def test_an_id_behind_another_beginning_is_another_block() -> None:
+    assert number_blocks([[7, 8, 9], [7, 8], []]) == [(7, 8, 9), (7, 8), ()]
+    first, second, third = number_blocks([[1, 1, 1], [1, 1, 2], [2, 1]])
+    assert first[:2] == second[:2]
+    assert len({*first, *second, *third}) == 6
+    assert first[0] == 1
+    assert third[0] not in {*first, *second}
+
+
+def test_ids_of_any_size_and_ids_that_repeat_are_replayed(maker: Callable[[str], Maker]) -> None:
+    prompts = number_blocks([[2**64 - 1, -(2**63), 5], [2**64 - 1, -(2**63), 5], [3, 3, 3], [3, 3, 4]])
+    counts = replay_cache(prompts, 20, maker("lru"), eviction_name="lru")
+    assert (counts.hits, counts.blocks) == (3 + 2, 12)
+    assert optimal_cache(prompts, 20) == ideal_cache(prompts) == counts
+
+
+@pytest.mark.parametrize(("ttl", "back_at", "hits"), [(None, 3.0, 0), (9.0, 3.0, 2), (9.0, 30.0, 0)])
+def test_a_pin_lasts_by_the_arrivals(
+    ttl: float | None, back_at: float, hits: int, maker: Callable[[str], Maker]
+) -> None:
+    prompts = [[1, 2], [3, 4], [5, 6], [7, 8], [1, 2]]
+    times = [0.0, 1.0, back_at - 1.0, back_at - 0.5, back_at]
+    requests = [
+        TraceRequest(arrival_s=time, input_length=8, output_length=1, cache_ttl=ttl if time == 0.0 else None)
+        for time in times
+    ]
+    assert replay_cache(prompts, 4, maker("ttl"), eviction_name="ttl", requests=requests).hits == hits
+
+
+def test_a_request_has_its_priority(maker: Callable[[str], Maker]) -> None:
+    prompts = [[1, 2], [3, 4], [5, 6], [1, 2]]
+    requests = [
+        TraceRequest(arrival_s=0.0, input_length=8, output_length=1, priority=priority) for priority in (-1, 0, 0, 0)
+    ]
+    assert replay_cache(prompts, 4, maker("priority"), eviction_name="priority", requests=requests).hits == 2
+    assert replay_cache(prompts, 4, maker("priority"), eviction_name="priority").hits == 0

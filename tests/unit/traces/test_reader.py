@@ -128,6 +128,11 @@ def test_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert len(read_trace(written(tmp_path, bom)).requests) == 1
 
 
+def test_spaces_around_the_names_of_columns(tmp_path: Path) -> None:
+    text = "arrival_s , input_length , output_length\n0 , 5 , 3\n"
+    assert read_trace(written(tmp_path, text)).requests[0].input_length == 5
+
+
 def test_a_trace_whose_requests_come_at_once_has_no_rate(tmp_path: Path) -> None:
     assert read(tmp_path, {"timestamp": 5, "input_length": 1, "output_length": 1}).rate is None
 
@@ -175,6 +180,10 @@ def test_wrong_rows_of_aiperf(tmp_path: Path, row: object, message: str) -> None
     ("text", "message"),
     [
         ("", "has no requests"),
+        ("\n \n\n", "has no requests"),
+        ('[{"timestamp": 0}]', "found a JSON array, expected JSON lines"),
+        ("arrival_s,input_length,output_length\n-1.7e308,1,1\n1.7e308,1,1\n", "is too long to count"),
+        ("arrival_s,input_length,output_length,tenant\n0,1,1," + "x" * 257, "line 2: tenant has 257 characters"),
         ("arrival_s,input_length,output_length\n", "has no requests"),
         ('{"a": 1}\n', "of no known format; its fields are a. Known:"),
         ("a,b\n1,2\n", "of no known format; its fields are a, b"),

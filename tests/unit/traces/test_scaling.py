@@ -69,3 +69,22 @@ def test_the_pace_is_changed() -> None:
     assert [one.arrival_s for one in faster.requests] == pytest.approx([0, 0.5, 1.0, 1.5, 2.0])
     with pytest.raises(ConfigError, match="all requests arrive at once"):
         scale_times(trace([(1, 1)]), 2.0)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_pace_is_above_zero(rate: float) -> None:
+    with pytest.raises(ConfigError, match="expected a number above 0"):
+        scale_times(trace([(1, 1)] * 2), rate)
+
+
+def test_a_pace_so_slow_that_times_overflow_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the last one never arrives"):
+        scale_times(trace([(1, 1)] * 5), 1e-320)
+    assert {one.arrival_s for one in scale_times(trace([(1, 1)] * 5), float("inf")).requests} == {0.0}
+
+
+@pytest.mark.parametrize("block_size", [None, 512])
+@pytest.mark.parametrize("factor", [1e308, float("nan"), -1.0])
+def test_lengths_beyond_all_measure_are_refused(block_size: int | None, factor: float) -> None:
+    with pytest.raises(ConfigError, match="times its lengths"):
+        scale_lengths(trace([(1000, 1)], block_size), factor)
