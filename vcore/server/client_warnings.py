@@ -35,6 +35,7 @@ class ClientWarnings:
         self._call_later = call_later
         self._num_warnings = 0
         """In the minute that runs."""
+        self._last: logging.LogRecord
         # Of its own, and not by its name: what limits one server's warnings does not limit another's in this process.
         self.logger = logging.Logger(target.name)
         """What to warn with; it has the level and the handlers of the target."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from vcore.errors import EngineDeadError, RequestError
+from vcore.errors import EngineDeadError, RequestError, RequestTooLargeError
 from vcore.sampling_params import SamplingParams
 from vcore.server.errors import ApiError
 from vcore.server.field_names import FieldNames
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 BODY = {"prompt": "hi"}
+MESSAGES = [{"role": "user", "content": "hi"}]
 STREAM = {"prompt": "hi", "stream": True}
 
 
@@ -326,3 +327,25 @@ def test_a_slow_client_slows_what_is_made_for_it(make_server: Any, scripted: Any
         assert server.engine.open_ids == []
 
     run(server, work)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (COMPLETIONS, BODY, "max_tokens"),
+        (CHAT, {"messages": MESSAGES}, "max_tokens"),
+        (CHAT, {"messages": MESSAGES, "max_completion_tokens": 9}, "max_completion_tokens"),
+        ("/v1/responses", {"input": "hi"}, "max_output_tokens"),
+    ],
+)
+def test_what_the_engine_refuses_has_the_clients_own_name(
+    make_server: Any, scripted: Any, path: str, body: dict[str, Any], param: str
+) -> None:
+    refusal = RequestTooLargeError("it takes 9 blocks; there are 3. Lower max_tokens", param="max_tokens")
+    server = make_server(scripted(failures={0: refusal}))
+    for stream in (False, True):
+        response = server.post(path, body | {"stream": stream})
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+        assert error["message"].endswith(f"Lower {param}")

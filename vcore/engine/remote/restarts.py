@@ -57,6 +57,6 @@ class BackOff:
         if not self._policy.enabled or self._num_failures < self._policy.max_failures:
             return ""
         return (
-            f"given up after {self._num_failures} starts in a row of which no engine came that ran for "
+            f"given up, as the last {self._num_failures} starts gave no engine that ran for "
             f"{self._policy.healthy_after:g} s"
         )

@@ -101,7 +101,7 @@ def test_back_off_gives_up_after_failures_in_a_row():
     assert back_off.verdict == ""
     back_off.start_failed()
     assert back_off.next_delay() is None
-    assert back_off.verdict.startswith("given up after 2 starts in a row")
+    assert back_off.verdict.startswith("given up, as the last 2 starts gave no engine")
     never = BackOff(RestartPolicy(enabled=False))
     assert (never.next_delay(), never.verdict) == (None, "")
 
@@ -150,7 +150,7 @@ def test_it_gives_up_and_says_why():
         world.links[0].says(EngineDied("gone"))
         await world.until("dead")
         assert len(world.links) == 3
-        with pytest.raises(EngineDeadError, match=r"dead: given up after 3 starts in a row.*gone.*two.*Make a new one"):
+        with pytest.raises(EngineDeadError, match=r"dead: given up, as the last 3 starts .*gone.*two.*Make a new one"):
             world.supervisor.require_ready()
         await world.supervisor.close()
         assert len(world.deaths) == 1
@@ -168,7 +168,7 @@ def test_one_that_ends_soon_after_every_start_is_given_up_and_each_death_is_told
         assert world.states[-1] == "dead"
         assert world.supervisor.status.restarts == 2
         assert world.deaths == [f"the engine stopped: crash {number}" for number in range(3)]
-        expected = r"dead: given up after 3 starts in a row .* ran for 60 s; the last time the engine stopped: crash 2"
+        expected = r"dead: given up, as the last 3 starts .* ran for 60 s; the last time the engine stopped: crash 2"
         with pytest.raises(EngineDeadError, match=expected):
             world.supervisor.require_ready()
         for _ in range(10):
