@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vcore.errors import EngineError
 from vcore.interfaces.step import NewRow
 from vcore.pooling_params import PoolingMode
+from vcore.runner.row_chunks import chunks_of
 
 __all__ = ["PoolSpan", "PooledRows", "PromptPooling"]
 
@@ -95,11 +96,11 @@ class PromptPooling:
             starts: int64 [num_scheduled], computed tokens before the step.
             query_start_loc: int32 [num_scheduled + 1].
         """
-        spans = []
-        for i in [i for i, row in enumerate(rows.tolist()) if row in self._prompts]:
-            row, begin, end = int(rows[i]), int(query_start_loc[i]), int(query_start_loc[i + 1])
-            spans.append(PoolSpan(row, begin, end, int(starts[i]) + end - begin == self._prompts[row].num_tokens))
-        return spans
+        prompts = self._prompts
+        return [
+            PoolSpan(chunk.row, chunk.begin, chunk.end, chunk.stop == prompts[chunk.row].num_tokens)
+            for chunk in chunks_of(prompts, rows, starts, query_start_loc)
+        ]
 
     def pool(self, spans: list[PoolSpan], hidden_states: torch.Tensor) -> PooledRows | None:
         """Take in the hidden states of `spans`.

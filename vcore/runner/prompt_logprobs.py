@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vcore.interfaces.step import NewRow
 from vcore.runner.batch_state import BatchState
 from vcore.runner.logprobs import LogprobTensors, gather_logprobs
+from vcore.runner.row_chunks import chunks_of
 
 __all__ = ["PromptLogprobs", "PromptSpan"]
 
@@ -78,14 +79,13 @@ class PromptLogprobs:
             query_start_loc: int32 [num_scheduled + 1].
         """
         result = []
-        for i in [i for i, row in enumerate(rows.tolist()) if row in self._rows]:
-            row, start = int(rows[i]), int(starts[i])
-            wanted, begin = self._rows[row], int(query_start_loc[i])
-            end = min(start + int(query_start_loc[i + 1]) - begin, wanted.num_entries)
-            token_ids = self._batch.token_ids[row, start + 1 : end + 1].astype(np.int64)
-            result.append(PromptSpan(row, begin, token_ids, wanted.num_top))
+        for chunk in chunks_of(self._rows, rows, starts, query_start_loc):
+            wanted = self._rows[chunk.row]
+            end = min(chunk.stop, wanted.num_entries)
+            token_ids = self._batch.token_ids[chunk.row, chunk.start + 1 : end + 1].astype(np.int64)
+            result.append(PromptSpan(chunk.row, chunk.begin, token_ids, wanted.num_top))
             if end == wanted.num_entries:
-                del self._rows[row]
+                del self._rows[chunk.row]
         return result
 
     def compute(
