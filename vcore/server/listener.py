@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vcore.errors import ConfigError
@@ -70,9 +71,18 @@ def check_tls(settings: ServerSettings) -> None:
     if settings.tls_cert is None:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=partial(_refuse_password, settings))
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"tls_cert={settings.tls_cert} and tls_key={settings.tls_key}: {error}") from error
+
+
+def _refuse_password(settings: ServerSettings) -> str:
+    """In the place of OpenSSL's question on the terminal, for which a server would wait for ever."""
+    raise ConfigError(
+        f"tls_key={settings.tls_key} is protected by a password: expected a PEM file without one, as `openssl pkey -in "
+        "KEY -out NEW` makes it"
+    )
 
 
 def bind(settings: ServerSettings) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def test_files_for_tls_that_are_none(tmp_path: Path) -> None:
     for file in (empty, tmp_path / "none.pem"):
         with pytest.raises(ConfigError, match=file.name):
             check_settings(ServerSettings(tls_cert=file, tls_key=file))
+
+
+def test_a_key_for_tls_that_asks_for_a_password(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -passout pass:hush -days 2 -subj /CN=localhost"
+    )
+    subprocess.run([*make.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="protected by a password"):
+        check_settings(ServerSettings(tls_cert=cert, tls_key=key))
 
 
 def test_a_key_that_is_not_set() -> None:
