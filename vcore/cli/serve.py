@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,7 @@ def command(
     names = ", ".join(tree.server.model_names) or tree.model.path
 
     def announce(address: str) -> None:
-        print(f"serving {names} at {address}; the API is at /v1, the page at /", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log that has no room, or no reader, keeps nobody from being served
+            print(f"serving {names} at {address}; the API is at /v1, the page at /", file=sys.stderr, flush=True)
 
     run_server(engine, tree.server, announce)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -152,3 +154,22 @@ def test_a_dead_engine_is_a_status_and_a_last_line(
     *_, last = capfd.readouterr().err.splitlines()
     assert last.startswith("error: the engine is dead")
     assert last.endswith("killed by SIGKILL; the last it said: out of memory")
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_for_its_log_keeps_nobody_from_being_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[str] = []
+
+    def serve(engine: object, settings: object, announce: Any) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", FullDisk())
+            announce("http://127.0.0.1:8000")
+        announced.append("and went on")
+
+    monkeypatch.setattr("vcore.server.lifecycle.run_server", serve)
+    assert run(["serve"]) == 0
+    assert announced == ["and went on"]
