@@ -4,55 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vcore.config import EngineConfig
 from vcore.config.models import PluginChoice
-from vcore.engine.checked_attention import CheckedAttention
+from vcore.engine.cache_size import choose_num_blocks
 from vcore.engine.core import EngineCore
 from vcore.engine.observers import ObserverDispatcher
 from vcore.engine.pooling import NO_POOLING, ModelPooling
 from vcore.engine.preparation import RequestPreparer
 from vcore.engine.processor_pool import ProcessorPool
 from vcore.engine.resolve import Resolution, resolve, resolved_plugins
-from vcore.errors import CapacityError, ConfigError
-from vcore.interfaces.attention import AttentionBackend, AttentionBackendContext
+from vcore.engine.runner_builder import RunnerBuilder
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
-from vcore.interfaces.executor import Executor, ExecutorContext, Runner
+from vcore.interfaces.executor import Executor, ExecutorContext
 from vcore.interfaces.logits import LogitsProcessor, LogitsProcessorContext
-from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.observer import Observer, ObserverContext
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.interfaces.sources import ProgressCallback
 from vcore.kv_cache.layout import CacheLayout
-from vcore.kv_cache.needs import BlockNeeds
-from vcore.layers.moe import FusedMoE
-from vcore.plugins import (
-    AttentionBackendSpec,
-    AttentionCapabilities,
-    Catalog,
-    CatalogEntry,
-    ObserverSpec,
-    PluginKind,
-    discover,
-)
+from vcore.plugins import Catalog, CatalogEntry, ObserverSpec, PluginKind, discover
 from vcore.plugins.resolved import ResolvedSet
-from vcore.runner.cuda_graphs import graph_sizes
-from vcore.runner.current_device import on_device
-from vcore.runner.model_runner import ModelRunner
-from vcore.runner.settings import RunnerSettings
 from vcore.scheduler import Scheduler, SchedulerSettings
-from vcore.scheduler.settings import largest_chunk
 from vcore.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from vcore.tokenizer import Tokenizer
 
 __all__ = ["Engine", "build_engine"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +92,7 @@ def build_engine(
     try:
         executor.load()
         layout = executor.cache_layout()
-        num_blocks = _num_blocks(resolution, executor, layout)
+        num_blocks = choose_num_blocks(resolution, executor, layout)
         executor.initialize_cache(num_blocks)
         core = EngineCore(
             _build_scheduler(resolution, catalog, num_blocks, layout),
@@ -151,13 +132,9 @@ def _set_log_level(config: EngineConfig, catalog: Catalog) -> None:
 
 def _build_executor(resolution: Resolution, catalog: Catalog, processors: ProcessorPool) -> Executor:
     config = resolution.config
-    world_size = config.runtime.tensor_parallel_size
-
-    def make_runner(rank: int, size: int) -> Runner:
-        with on_device(resolution.device):
-            return _build_runner(resolution, catalog, processors, rank, size)
-
-    context = ExecutorContext(runner_factory=make_runner, world_size=world_size)
+    context = ExecutorContext(
+        runner_factory=RunnerBuilder(resolution, catalog, processors), world_size=config.runtime.tensor_parallel_size
+    )
     return cast(Executor, catalog.create(resolution.executor, options=config.executor.options, context=context))
 
 
@@ -177,127 +154,6 @@ def _processor_factory(
         return cast(LogitsProcessor, catalog.create(catalog.find(PluginKind.LOGITS_PROCESSOR, name), context=context))
 
     return make
-
-
-def _build_runner(
-    resolution: Resolution, catalog: Catalog, processors: ProcessorPool, rank: int, world_size: int
-) -> ModelRunner:
-    config = resolution.config
-    max_num_seqs, max_num_batched_tokens = resolution.max_num_seqs, resolution.max_num_batched_tokens
-    attention_context = AttentionBackendContext(
-        device=resolution.device,
-        dtype=resolution.dtype,
-        block_size=resolution.block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_model_len=resolution.max_model_len,
-    )
-    backend = catalog.create(resolution.attention, options=config.attention.backend.options, context=attention_context)
-    capabilities = cast(AttentionBackendSpec, resolution.attention.spec).capabilities
-
-    def build_model(context: BuildContext) -> Model:
-        context = replace(
-            context,
-            attention_fuses=capabilities.fuses,
-            moe_routing=config.model.moe_routing,
-            fused_write=config.attention.fused_write,
-        )
-        model = cast(Model, catalog.create(resolution.model, options=config.model.plugin.options, context=context))
-        _check_moe_routing(model, config)
-        return model
-
-    settings = RunnerSettings(
-        device=resolution.device,
-        dtype=resolution.dtype,
-        block_size=resolution.block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_model_len=resolution.max_model_len,
-        memory_fraction=config.cache.memory_fraction,
-        vocab_size=resolution.vocab_size,
-        hidden_size=resolution.pooling.size or None,
-        num_threads=cast(int, config.runtime.num_threads),
-        graph_sizes=_graph_sizes(resolution, capabilities),
-        max_segment_tokens=_max_segment_tokens(resolution),
-        capture_at_start=config.runtime.graph_capture == "at_start",
-    )
-    return ModelRunner(
-        settings,
-        build_model=build_model,
-        loader=resolution.loader,
-        attention=CheckedAttention(
-            cast(AttentionBackend, backend), capabilities, attention_context, address=resolution.attention.address
-        ),
-        make_processor=processors.get if rank == 0 else processors.another().get,
-        rank=rank,
-        world_size=world_size,
-    )
-
-
-def _check_moe_routing(model: Model, config: EngineConfig) -> None:
-    """Refuse another routing than the model's own if no layer of `model` takes it: a figure would be mislabelled."""
-    if config.model.moe_routing != "model" and not any(isinstance(layer, FusedMoE) for layer in model.modules()):
-        raise ConfigError(
-            f"model.moe_routing is {config.model.moe_routing!r}, but this model has no routed experts "
-            f"(no layer of it is a vcore.layers.FusedMoE). Leave the key out."
-        )
-
-
-def _graph_sizes(resolution: Resolution, capabilities: AttentionCapabilities) -> tuple[int, ...]:
-    """What CUDA graphs are captured for; nothing where they cannot be or are not wanted."""
-    if not _captures(resolution) or capabilities.graph_support == "none":
-        return ()
-    return graph_sizes(resolution.max_num_seqs)
-
-
-def _max_segment_tokens(resolution: Resolution) -> int:
-    """Most tokens of other steps that may be recorded in segments; with any backend: attention stays outside."""
-    return resolution.max_num_batched_tokens if _captures(resolution) else 0
-
-
-def _captures(resolution: Resolution) -> bool:
-    runtime = resolution.config.runtime
-    return resolution.device.type == "cuda" and not runtime.enforce_eager and runtime.tensor_parallel_size == 1
-
-
-def _num_blocks(resolution: Resolution, executor: Executor, layout: CacheLayout) -> int:
-    """The configured number of blocks, or as many as memory allows and requests could ever use."""
-    config = resolution.config
-    least = 1 + len(layout.groups)  # the null block, and one a group of layers to use
-    wanted = config.cache.num_blocks
-    if wanted != "auto":
-        if wanted < least:
-            raise ConfigError(
-                f"cache.num_blocks is {wanted}, but this model needs at least {least}: its layers form "
-                f"{len(layout.groups)} groups, and each takes a block of its own. Raise cache.num_blocks."
-            )
-        return wanted
-    max_chunk = largest_chunk(
-        resolution.max_num_batched_tokens, config.scheduler.long_prefill_threshold, config.scheduler.chunked_prefill
-    )
-    needs = BlockNeeds(resolution.block_size, layout.windows, max_chunk)
-    per_request = needs.most_blocks(resolution.max_model_len)
-    # What a window has passed is of use to others only as a cached prefix.
-    kept = needs.num_columns(resolution.max_model_len) * needs.num_groups
-    useful = resolution.max_num_seqs * (kept if config.cache.prefix_caching else per_request) + 1
-    per_block = layout.bytes_per_block
-    if per_block == 0:
-        return useful
-    available = executor.cache_bytes_available()
-    num_blocks = available // per_block
-    if num_blocks < least:
-        raise CapacityError(
-            f"the KV cache needs at least {least} blocks of {per_block:,} bytes, and {available:,} bytes "
-            "are left for it beside the model. Raise cache.memory_fraction (now "
-            f"{config.cache.memory_fraction}), free memory, or use a smaller model or dtype."
-        )
-    if num_blocks - 1 < per_request:
-        logger.warning(
-            "the KV cache holds %d tokens, less than one request of max_model_len=%d; longer requests are refused",
-            needs.most_tokens(num_blocks - 1, resolution.max_model_len),
-            resolution.max_model_len,
-        )
-    return min(num_blocks, useful)
 
 
 def _build_scheduler(resolution: Resolution, catalog: Catalog, num_blocks: int, layout: CacheLayout) -> Scheduler:

@@ -15,7 +15,7 @@ import torch
 from vcore.bench.null_model import NULL_MODEL_SPEC, write_null_model
 from vcore.bench.overhead import null_engine
 from vcore.config import load_config
-from vcore.engine import build
+from vcore.engine import runner_builder
 from vcore.engine.build import build_engine
 from vcore.engine.checked_attention import CheckedAttention
 from vcore.engine.llm import LLM
@@ -106,7 +106,7 @@ def test_the_runner_is_told_when_to_capture_graphs(when: str, at_start: bool, mo
         told.append(settings)
         return ModelRunner(settings, **parts)
 
-    monkeypatch.setattr(build, "ModelRunner", make_runner)
+    monkeypatch.setattr(runner_builder, "ModelRunner", make_runner)
     with null_engine(1, 0, 4, {"runtime.graph_capture": when}):
         assert [settings.capture_at_start for settings in told] == [at_start]
 

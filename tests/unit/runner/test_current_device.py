@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from vcore.engine import build
+from vcore.engine import build, runner_builder
 from vcore.runner import forward_pass, model_runner
 from vcore.runner.current_device import on_device
 
@@ -72,8 +72,8 @@ def test_load_cache_and_steps_run_there(
 def test_a_runner_is_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """So are the attention backend's workspaces, and pinned memory."""
     devices, seen = Devices(), []
-    monkeypatch.setattr(build, "on_device", devices.on)
-    monkeypatch.setattr(build, "_build_runner", lambda *args: seen.append(devices.current))
+    monkeypatch.setattr(runner_builder, "on_device", devices.on)
+    monkeypatch.setattr(runner_builder.RunnerBuilder, "_build", lambda *args: seen.append(devices.current))
 
     class Catalog:
         def create(self, entry: object, *, options: object, context: Any) -> Any:
