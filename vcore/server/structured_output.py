@@ -100,7 +100,8 @@ def _make(param: str, fields: Mapping[str, Any]) -> StructuredOutput:
     try:
         return StructuredOutput(**fields)
     except RequestError as error:
-        raise RequestError(f"{param}: {error}", param=param) from None
+        message = str(error).removeprefix("structured_output").lstrip(".: ")  # which no request has a field for
+        raise RequestError(f"{param}: {message}", param=param) from None
 
 
 def _object(value: object, param: str) -> dict[str, Any]:
