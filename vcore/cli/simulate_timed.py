@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vcore.cli.option_values import positive_numbers
+from vcore.cli.option_values import positive, positive_numbers
 from vcore.cli.output import reserved_stdout
 from vcore.cli.shared_options import Json
 from vcore.cli.simulate_options import Plot, ScenarioOptions, Schedulings, expanded
@@ -60,7 +60,7 @@ def compare(
     _check_plot(plot)
     if routing and len(routing) > 1 and options.replicas == 1:
         raise ConfigError("one replica gets all requests, whatever routes them: add --replicas N")
-    base = options.scenario(num_blocks=num_blocks, load=load)
+    base = options.scenario(num_blocks=num_blocks, load=None if load is None else positive("--load", load))
     variants = base.variants(scheduling=scheduling or (), eviction=eviction or (), routing=routing or ())
     if len(variants) < 2:
         raise ConfigError("there is nothing to compare: give --scheduling, --eviction or --routing more than once")
@@ -94,7 +94,7 @@ def sweep(
     """A grid: every load with every cache size, number of replicas and policy. Plots run along the first axis."""
     _check_plot(plot)
     axes = {
-        "load": positive_numbers("--load", load),
+        "load": tuple(positive("--load", value) for value in positive_numbers("--load", load)),
         "num_blocks": _counts("--num-blocks", num_blocks),
         "replicas": _counts("--replicas", replicas),
     }

@@ -20,6 +20,8 @@ from vcore.traces import TraceRequest
 
 __all__ = ["CacheCounts", "CacheReplay", "replay_cache"]
 
+_MOST_BLOCKS = 100_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
@@ -187,12 +189,21 @@ def check_prompts(prompts: Sequence[Sequence[int]], num_blocks: int) -> None:
     """That there is something to replay.
 
     Raises:
-        ConfigError: `num_blocks` is below 1, or no prompt has a block.
+        ConfigError: `num_blocks` is below 1 or beyond all measure, or no prompt has a block.
     """
-    if num_blocks < 1:
-        raise ConfigError(f"the cache has {num_blocks} blocks, expected 1 or more")
+    check_num_blocks(num_blocks)
     if not any(prompts):
         raise ConfigError(
             "no request of the trace says what its prompt's blocks are, so nothing can hit; "
             "expected a trace with block ids, such as Mooncake's hash_ids"
         )
+
+
+def check_num_blocks(num_blocks: int) -> None:
+    """That a cache of so many blocks can be held in memory; each takes about 100 bytes.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not 1 <= num_blocks <= _MOST_BLOCKS:
+        raise ConfigError(f"the cache has {num_blocks} blocks, expected from 1 to {_MOST_BLOCKS:,}")

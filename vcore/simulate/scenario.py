@@ -43,9 +43,7 @@ class TraceChoice:
         Raises:
             ConfigError: the file is wrong, or too much is asked of its lengths.
         """
-        trace = read_trace(self.path, self.format)
-        if self.num_requests is not None:
-            trace = replace(trace, requests=trace.requests[: self.num_requests])
+        trace = read_trace(self.path, self.format, max_requests=self.num_requests)
         return trace if self.length_scale is None else scale_lengths(trace, self.length_scale)
 
 

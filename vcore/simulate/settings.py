@@ -16,6 +16,7 @@ from vcore.interfaces.routing import RoutingContext, RoutingPolicy
 from vcore.interfaces.scheduling import SchedulingContext, SchedulingPolicy
 from vcore.plugins import Catalog, CatalogEntry, discover
 from vcore.scheduler import SchedulerSettings
+from vcore.simulate.cache_replay import check_num_blocks
 from vcore.simulate.checked_routing import CheckedRouting
 from vcore.simulate.deployment import Deployment
 from vcore.simulate.replica import Clock
@@ -165,6 +166,7 @@ def resolve_settings(
     blocks = (num_blocks + 1) if num_blocks is not None else cache.num_blocks
     if blocks == "auto":
         blocks = _blocks_of(deployment, block_size)
+    check_num_blocks(blocks - 1)
     try:
         settings = SchedulerSettings(
             max_num_seqs=deployment.max_num_seqs if seqs == "auto" else seqs,

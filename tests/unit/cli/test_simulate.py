@@ -91,6 +91,12 @@ def test_a_time_to_live_counts_from_arrival(tmp_path: Path, capfd: pytest.Captur
     [
         (("--calibrate", "FOLDER"), "is a folder, expected the name of a file"),
         (("overload", "--trace", "TRACE", "--slo", "ttft=1", *["--scheduling", "fcfs"] * 2), "nothing to compare"),
+        (("compare", "--trace", "TRACE", "--load", "0"), "--load: found 0, expected a number above 0"),
+        (("compare", "--trace", "TRACE", "--load", "inf"), "--load: found inf"),
+        (("sweep", "--trace", "TRACE", "--load", "1,inf"), "--load: found inf"),
+        (("sweep", "--trace", "TRACE", "--num-blocks", "2,1e30"), "expected from 1 to 100,000,000"),
+        (("--trace", "TRACE", "--cache-only", "--num-blocks", "1000000000000"), "expected from 1 to 100,000,000"),
+        (("--trace", "TRACE", "--length-scale", "1e7"), "the cache has 0 blocks"),
         (("overload", "--trace", "TRACE", "--slo", "ttft=1", "--times", "inf"), "--times and --near above 0"),
         (("overload", "--trace", "TRACE", "--slo", "ttft=1", "--near", "inf"), "--times and --near above 0"),
     ],
@@ -100,7 +106,7 @@ def test_what_cannot_end_well_is_refused_at_once(
 ) -> None:
     two = ("--scheduling", "fcfs", "--scheduling", "priority")
     named = {"TRACE": str(trace), "FOLDER": str(trace.parent)}
-    more = two if words[0] == "overload" and "--scheduling" not in words else ()
+    more = two if words[0] in ("overload", "compare") and "--scheduling" not in words else ()
     assert run(["simulate", *(named.get(word, word) for word in words), *more]) == 2
     assert message in capfd.readouterr().err
 
