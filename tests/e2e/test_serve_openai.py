@@ -151,7 +151,7 @@ def test_responses(client: openai.OpenAI) -> None:
         ({"temperature": 1000}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"model": "gpt-9"}, openai.NotFoundError, "model"),
-        ({"messages": [{"role": "user", "content": "x " * 20_000}]}, openai.BadRequestError, "prompt"),
+        ({"messages": [{"role": "user", "content": "x " * 20_000}]}, openai.BadRequestError, "messages"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}}, None, None),
     ],
 )
