@@ -11,17 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
-from vcore.config import EngineConfig, load_config
-from vcore.engine.conversations import Conversation, render_conversation
+from vcore.config import EngineConfig
+from vcore.engine.facade import Facade, config_of
 from vcore.engine.param_checks import require_tokenizer
 from vcore.engine.pooling import embedding_output
-from vcore.engine.prompts import Prompt, TokensPrompt
+from vcore.engine.prompts import Prompt
 from vcore.engine.records import EngineListener, EngineState, EngineStatus, RequestRecord, StepRecord
 from vcore.engine.remote.composition import Composition
 from vcore.engine.remote.open_requests import OpenRequest, OutputMode
 from vcore.engine.remote.restarts import RestartPolicy
 from vcore.engine.remote.session import EngineSession
-from vcore.errors import ConfigError, RequestError
+from vcore.errors import RequestError
 from vcore.kv_cache.block_map import BlockMap
 from vcore.outputs import EmbeddingOutput, RequestOutput
 from vcore.pooling_params import PoolingParams
@@ -51,7 +51,7 @@ _SHORT_TEXT = 4000
 _NUM_THREADS = 2
 
 
-class AsyncLLM:
+class AsyncLLM(Facade):
     """A model, ready to generate for many at once.
 
         async with AsyncLLM(model="smollm2-135m") as llm:
@@ -90,14 +90,7 @@ class AsyncLLM:
         Raises:
             ConfigError: the configuration is wrong, or cannot be passed to another process.
         """
-        if model is not None:
-            if not isinstance(model, str | Path):
-                raise ConfigError(
-                    f"AsyncLLM(model=...) takes a name, folder or file, got {type(model).__name__}; settings of the "
-                    'model go into config={"model": {...}}'
-                )
-            overrides["model.path"] = str(model)
-        tree = load_config(config, overrides)
+        tree = config_of("AsyncLLM", model, config, overrides)
         composition = Composition(tree, plugins=plugins, base_dir=base_dir, in_process=in_process)
         self._session = EngineSession(composition, restart or RestartPolicy())
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="vcore-tokenize")
@@ -266,18 +259,6 @@ class AsyncLLM:
             EngineDeadError: the engine was never ready; so do the questions below.
         """
         return require_tokenizer(self._session.facts.tokenizer)
-
-    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
-        """The prompt that the chat template makes of a conversation; as `LLM.render_chat`, also in what it raises."""
-        return render_conversation(conversation, self.get_tokenizer(), self.max_model_len, template_options)
-
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The token ids of `text`."""
-        return self.get_tokenizer().encode(text, add_special_tokens=add_special_tokens)
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of `token_ids`."""
-        return self.get_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     @property
     def config(self) -> EngineConfig:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from vcore.config import EngineConfig, load_config
-from vcore.engine.batch import Params, each, params_for, warn_of_errors
-from vcore.engine.conversations import Conversation, render_conversation, split_conversations
-from vcore.engine.driver import EngineDriver
-from vcore.engine.input_processor import InputProcessor, ProcessedRequest
-from vcore.engine.output_processor import OutputProcessor
+from vcore.config import EngineConfig
+from vcore.engine.batch import Params, each
+from vcore.engine.conversations import Conversation, split_conversations
+from vcore.engine.facade import Facade, config_of
+from vcore.engine.offline_session import OfflineSession
 from vcore.engine.param_checks import require_tokenizer
 from vcore.engine.pooling import embedding_output
 from vcore.engine.profile_folder import ProfileFolder
-from vcore.engine.progress import batch_progress, loading_progress
-from vcore.engine.prompts import Prompt, TokensPrompt, split_prompts
-from vcore.errors import ConfigError, EngineError, RequestError
+from vcore.engine.progress import loading_progress
+from vcore.engine.prompts import Prompt, split_prompts
+from vcore.errors import EngineError, RequestError
 from vcore.outputs import EmbeddingOutput, RequestOutput
 from vcore.pooling_params import PoolingParams
 from vcore.sampling_params import SamplingParams
@@ -38,7 +34,7 @@ __all__ = ["LLM"]
 logger = logging.getLogger(__name__)
 
 
-class LLM:
+class LLM(Facade):
     """A model, ready to generate.
 
         with LLM(model="smollm2-135m") as llm:
@@ -83,19 +79,12 @@ class LLM:
         """
         self._engine: Engine | None = None
         self._profile = ProfileFolder()
-        if model is not None:
-            if not isinstance(model, str | Path):
-                raise ConfigError(
-                    f"LLM(model=...) takes a name, folder or file, got {type(model).__name__}; settings of the model "
-                    'go into config={"model": {...}}'
-                )
-            overrides["model.path"] = str(model)
-        tree = load_config(config, overrides)
+        tree = config_of("LLM", model, config, overrides)
         with loading_progress(enabled=progress) as report:
             from vcore.engine.build import build_engine
 
             self._engine = build_engine(tree, plugins=plugins, base_dir=base_dir, progress=report)
-        self._start(self._engine)
+        self._session = OfflineSession(self._engine)
 
     @classmethod
     def from_engine(cls, engine: Engine) -> Self:
@@ -103,26 +92,8 @@ class LLM:
         llm = cls.__new__(cls)
         llm._engine = engine
         llm._profile = ProfileFolder()
-        llm._start(engine)
+        llm._session = OfflineSession(engine)
         return llm
-
-    def _start(self, engine: Engine) -> None:
-        from vcore.engine.processor_options import ProcessorOptions
-
-        options = ProcessorOptions(engine.catalog, engine.config.sampling.structured_output)
-        self._preparer = engine.preparer
-        self._input_processor = InputProcessor(
-            tokenizer=engine.tokenizer,
-            vocab_size=engine.vocab_size,
-            max_model_len=engine.max_model_len,
-            eos_token_ids=engine.eos_token_ids,
-            seed=engine.config.runtime.seed,
-            check_processor=options.check,
-            form_processor=options.for_structured_output,
-            pooling=engine.pooling,
-        )
-        self._driver = EngineDriver(engine.core, OutputProcessor(engine.tokenizer, engine.core.finish))
-        self._serial = itertools.count()
 
     # Generating
 
@@ -155,9 +126,9 @@ class LLM:
             RequestError: a prompt or its parameters are wrong; of several prompts it says which.
             EngineDeadError: the engine cannot go on.
         """
+        session = self._requests()
         several, _ = split_prompts(prompts)
-        requests = self._process_all(several, sampling_params)
-        return self._run(requests, progress=progress and use_tqdm)
+        return session.run(session.process(several, sampling_params), progress=progress and use_tqdm)
 
     def chat(
         self,
@@ -183,9 +154,10 @@ class LLM:
         Raises:
             RequestError: as `generate`; also if there is no chat template, or it refuses the messages.
         """
+        session = self._requests()
         conversations, _ = split_conversations(messages)
         prompts = each(conversations, lambda one, _: self.render_chat(one, **template_options))
-        return self._run(self._process_all(prompts, sampling_params), progress=progress and use_tqdm)
+        return session.run(session.process(prompts, sampling_params), progress=progress and use_tqdm)
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[RequestOutput]:
         """Generate for one prompt, telling every change.
@@ -199,8 +171,8 @@ class LLM:
         Raises:
             RequestError: the prompt or the parameters are wrong.
         """
-        requests = self._process_all([prompt], sampling_params)
-        return self._driver.run(requests, stream=True)
+        session = self._requests()
+        return session.stream(session.process([prompt], sampling_params))
 
     def embed(
         self, prompts: Prompt | Sequence[Prompt], params: PoolingParams | None = None, *, progress: bool = True
@@ -228,20 +200,8 @@ class LLM:
             raise RequestError(f"params must be a PoolingParams, got {type(params).__name__}", param="params")
         self._open().pooling.require()
         several, _ = split_prompts(prompts)
-
-        def process(prompt: Prompt, _: int) -> ProcessedRequest:
-            return self._input_processor.process_embedding(prompt, params, request_id=self._new_id())
-
-        return list(map(embedding_output, self._run(each(several, process), progress=progress)))
-
-    def render_chat(self, conversation: Conversation, /, **template_options: Any) -> TokensPrompt:
-        """The prompt that the chat template makes of a conversation, e.g. for `stream`.
-
-        Raises:
-            RequestError: a message is wrong, there is no chat template, or it refuses the messages.
-            RequestTooLargeError: its text is too long for the model by far.
-        """
-        return render_conversation(conversation, self.get_tokenizer(), self.max_model_len, template_options)
+        requests = self._session.process_embeddings(several, params)
+        return list(map(embedding_output, self._session.run(requests, progress=progress)))
 
     # The rest of the engine
 
@@ -300,14 +260,6 @@ class LLM:
         """
         return require_tokenizer(self._open().tokenizer)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The token ids of `text`."""
-        return self.get_tokenizer().encode(text, add_special_tokens=add_special_tokens)
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of `token_ids`."""
-        return self.get_tokenizer().decode(token_ids, skip_special_tokens=skip_special_tokens)
-
     @property
     def config(self) -> EngineConfig:
         """The configuration, with every ``auto`` resolved."""
@@ -357,32 +309,6 @@ class LLM:
             raise EngineError("this LLM was closed: make a new one")
         return self._engine
 
-    def _new_id(self) -> str:
-        return f"request-{next(self._serial)}"
-
-    def _process_all(self, prompts: Sequence[Prompt], params: Params) -> list[ProcessedRequest]:
-        """Check and tokenise every prompt; nothing has entered the engine yet."""
+    def _requests(self) -> OfflineSession:
         self._open()
-        own_params = params_for(params, len(prompts))
-
-        def process(prompt: Prompt, index: int) -> ProcessedRequest:
-            processed = self._input_processor.process(prompt, own_params[index], request_id=self._new_id())
-            if not processed.params.logits_processors:
-                return processed
-            return replace(processed, engine_requests=self._preparer.prepare_all(processed.engine_requests))
-
-        return each(prompts, process)
-
-    def _run(self, requests: Sequence[ProcessedRequest], *, progress: bool) -> list[RequestOutput]:
-        """Run requests to their ends; outputs in their order."""
-        ended: dict[str, RequestOutput] = {}
-        with (
-            batch_progress(len(requests), enabled=progress) as note,
-            closing(self._driver.run(requests)) as outputs,
-        ):
-            for output in outputs:
-                ended[output.request_id] = output
-                note(output)
-        results = [ended[request.request_id] for request in requests]
-        warn_of_errors(results)
-        return results
+        return self._session
