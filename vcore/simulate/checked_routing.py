@@ -26,11 +26,14 @@ class CheckedRouting:
             policy: the policy.
             name: what it is called in the log.
             strict: whether a fault raises `vcore.errors.PolicyError`.
+
+        Raises:
+            PolicyError: its `looks_at_replicas` cannot be read, in strict mode.
         """
         self._policy = policy
-        self._looks = bool(policy.looks_at_replicas)
         self._next = 0
         self.standing = PolicyStanding(name, fallback="replicas take turns", strict=strict)
+        self._looks = self._ask_whether_it_looks()
 
     @property
     def looks_at_replicas(self) -> bool:
@@ -50,6 +53,13 @@ class CheckedRouting:
         chosen = self._next % len(replicas)
         self._next = chosen + 1
         return chosen
+
+    def _ask_whether_it_looks(self) -> bool:
+        try:
+            return bool(self._policy.looks_at_replicas)
+        except POLICY_FAULTS as error:
+            self.standing.lose("looks_at_replicas", expected="True or False", error=error)
+            return False
 
     def _ask(self, request: ArrivalView, replicas: Sequence[ReplicaView]) -> int | None:
         """The policy's answer; None if it is none."""

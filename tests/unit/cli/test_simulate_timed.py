@@ -135,6 +135,17 @@ def test_a_routing_policy_of_ones_own(
     assert "plugins.strict is set" in capfd.readouterr().err
 
 
+def test_a_routing_policy_as_it_begins(
+    trace: Path, deployment: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plugins", "new", "routing_policy", "acme", "--one-file", "--into", str(tmp_path)]) == 0
+    assert "vcore simulate --trace FILE --replicas 4 --routing acme" in capfd.readouterr().out
+    arguments = ("--trace", trace, "--deployment", deployment, "-p", tmp_path / "acme.py", "--load", 8)
+    told = simulate(capfd, *arguments, "--replicas", 2, "--routing", "acme", "--set", "plugins.strict=true")
+    assert (told["routing"], told["completed"]) == ("acme", 40)
+    assert all(told["utilisation"])
+
+
 def test_a_grid(trace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "out.png"

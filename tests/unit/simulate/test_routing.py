@@ -13,7 +13,9 @@ from vcore.interfaces.routing import ArrivalView, ReplicaView, RoutingContext, R
 from vcore.plugins import RoutingPolicySpec, discover
 from vcore.scheduler import SchedulerSettings
 from vcore.simulate import FleetOptions, Policies, Simulation, SimulationSettings, StepTimeModel, simulate
+from vcore.simulate.checked_routing import CheckedRouting
 from vcore.simulate.report import describe
+from vcore.testing import FakeReplica, FakeRequest
 from vcore.traces import Trace, TraceRequest
 
 Choose = Callable[[ArrivalView, Sequence[ReplicaView]], int]
@@ -156,6 +158,22 @@ def test_a_fault_is_named_once_and_replicas_take_turns(
     assert [stats.prefix_query_tokens for stats in done.stats] == [24, 24]
     with pytest.raises(PolicyError, match=f"mine.*{found}.*plugins.strict is set"):
         run(choose, requests(0.0), strict=True)
+
+
+def test_a_policy_that_cannot_say_whether_it_looks_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    class Mute(RoutingPolicy):
+        @property
+        def looks_at_replicas(self) -> bool:  # type: ignore[override]  # as plugins write it
+            raise KeyError("gone")
+
+        def choose(self, request: ArrivalView, replicas: Sequence[ReplicaView]) -> int:
+            raise AssertionError("it has lost its standing")
+
+    checked = CheckedRouting(Mute(), "mute 1.0", strict=False)
+    views = [FakeReplica(), FakeReplica()]
+    assert [checked.choose(FakeRequest(), views) for _ in range(3)] == [0, 1, 0]
+    assert not checked.looks_at_replicas
+    assert checked.standing.fault == "mute 1.0: looks_at_replicas raised KeyError('gone'); expected True or False"
 
 
 def test_what_is_not_there_and_options_that_do_not_fit_are_refused() -> None:
