@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vcore.params_error import params_error
 
@@ -12,6 +13,19 @@ __all__ = ["PoolingMode", "PoolingParams"]
 
 PoolingMode = Literal["last", "mean"]
 """How the hidden states of a prompt become one vector: that of its last token, or the mean over all of its tokens."""
+
+
+def _integer(value: object) -> object:
+    """`value` as an int, if it is one of another kind, such as numpy's."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:  # an array, say
+        return value
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
 
 
 class PoolingParams(BaseModel):
@@ -25,10 +39,10 @@ class PoolingParams(BaseModel):
 
     normalize: bool | None = None
     """Whether the vector is scaled to length 1; None: as the checkpoint says, and where it says nothing, yes."""
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[Integer, Field(ge=1)] | None = None
     """Keep so many leading features, before the vector is normalised: for models that were trained for it (Kusupati et
     al., 2022, arXiv:2205.13147). None keeps all."""
-    priority: int = 0
+    priority: Integer = 0
     """For policies that use it: lower is more urgent."""
     tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Who asks, for scheduling policies that share between tenants."""

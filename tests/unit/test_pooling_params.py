@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vcore import PoolingParams, SamplingParams
@@ -17,6 +18,11 @@ from vcore.errors import RequestError
         ({"dimensions": True}, "PoolingParams.dimensions: Input should be a valid integer, got True"),
         ({"dimensions": 8.0}, "PoolingParams.dimensions: Input should be a valid integer, got 8.0"),
         ({"dimensions": 3.5}, "PoolingParams.dimensions: Input should be a valid integer, got 3.5"),
+        ({"dimensions": np.bool_(True)}, "PoolingParams.dimensions: Input should be a valid integer, got np.True_"),
+        (
+            {"dimensions": np.ones(2, int)},
+            "PoolingParams.dimensions: Input should be a valid integer, got array([1, 1])",
+        ),
         ({"dimensions": 0}, "PoolingParams.dimensions: Input should be greater than or equal to 1, got 0"),
         ({"normalize": 1}, "PoolingParams.normalize: Input should be a valid boolean, got 1"),
         ({"normalize": "yes"}, "PoolingParams.normalize: Input should be a valid boolean, got 'yes'"),
@@ -39,6 +45,8 @@ def test_what_is_right_is_taken() -> None:
     params = PoolingParams(normalize=False, dimensions=8, priority=-3, tenant="t", cache_salt="s")
     assert (params.normalize, params.dimensions, params.priority) == (False, 8, -3)
     assert PoolingParams().normalize is None
+    dimensions = PoolingParams(dimensions=np.int64(8)).dimensions
+    assert (dimensions, type(dimensions)) == (8, int)
 
 
 def test_an_error_about_several_fields_names_the_one_that_it_begins_with() -> None:

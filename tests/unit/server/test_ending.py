@@ -272,3 +272,22 @@ def test_connections_are_counted_and_limited() -> None:
     assert "\nvcore:http_connections 4.0\n" in text
     assert "\nvcore:http_connections_displaced_total 17.0\n" in text
     assert "\nvcore:http_connections_refused_total 0.0\n" in text
+
+
+def test_clients_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[bytes] = []
+
+    def announce(address: str) -> None:
+        asyncio.get_running_loop().run_in_executor(None, send_garbage, address)
+
+    def send_garbage(address: str) -> None:
+        host, port = address.removeprefix("http://").split(":")
+        for _ in range(30):
+            with socket.create_connection((host, int(port)), timeout=30) as client:
+                client.sendall(b"no HTTP\r\n\r\n")
+                answers.append(client.recv(12))
+        interrupt()
+
+    run(LivingEngine(), announce)
+    assert answers == [b"HTTP/1.1 400"] * 30
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 5
