@@ -45,14 +45,14 @@ class HermesToolParser(ToolParser):
         return deltas
 
     def finish(self) -> list[TextDelta | ToolDelta]:
-        """A call that has not begun its arguments is text."""
+        """A call that has not begun its arguments is text; an end marker that was cut short is none."""
         if self._reader is not None:
             reader, self._reader = self._reader, None
             if not reader.committed:
                 return [*self._text.was_text(_BEGIN + reader.leftover, "")]
             self._text.call_ended(reader.leftover)
         elif self._closing is not None:
-            self._text.call_ended(self._closing)
+            self._text.call_ended("")
         return [*self._text.finish()]
 
     def constraint(self, tools: Sequence[Tool], *, single: bool, required: bool) -> StructuredOutput:

@@ -60,6 +60,7 @@ GOOD = [
     ),
     ("deepseek", f"{BEGIN}{CALL}function{SEP}{{}}{DONE}{END}", None, [("function", "{}")]),
     ("deepseek", f'{CALL}f{SEP}{{"a": "x\ty"}}{DONE}', None, [("f", r'{"a": "x\ty"}')]),
+    ("hermes", 'a<tool_call>{"name": "f", "arguments": {}}\n</tool_ca', "a", [("f", "{}")]),
 ]  # fmt: skip
 
 
