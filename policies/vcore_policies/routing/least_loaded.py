@@ -15,8 +15,13 @@ class LeastLoadedRouting(RoutingPolicy):
     """
 
     def __init__(self, *, options: None, context: RoutingContext) -> None:
-        """It keeps nothing."""
+        """It keeps nothing but whose turn is next."""
+        self._next = 0
 
     def choose(self, request: ArrivalView, replicas: Sequence[ReplicaView]) -> int:
-        """Of equals the first."""
-        return min(range(len(replicas)), key=lambda index: replicas[index].num_unfinished)
+        """Of equals by turns, so that a fleet with little to do does not leave it all to one."""
+        count, first = len(replicas), self._next
+        turns = ((first + offset) % count for offset in range(count))
+        chosen = min(turns, key=lambda index: replicas[index].num_unfinished)
+        self._next = chosen + 1
+        return chosen

@@ -39,7 +39,12 @@ def test_round_robin_takes_turns_and_looks_at_nobody() -> None:
 
 
 def test_the_least_loaded_is_chosen() -> None:
-    assert choose("least_loaded", [seen(3), seen(1), seen(1)]) == [1]
+    assert choose("least_loaded", [seen(3), seen(1), seen(2)], 2) == [1, 1]
+
+
+def test_of_equally_loaded_ones_each_has_its_turn() -> None:
+    assert choose("least_loaded", [seen(0), seen(0), seen(0)], 4) == [0, 1, 2, 0]
+    assert choose("least_loaded", [seen(1), seen(0), seen(0)], 3) == [1, 2, 1]
 
 
 def test_of_two_drawn_the_less_loaded_is_chosen() -> None:
