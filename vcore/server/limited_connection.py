@@ -42,14 +42,13 @@ class LimitedConnection(PipelinedConnection):
         super().__init__(*args, **kwargs)
         self._limits = ConnectionLimits(sys.maxsize) if limits is None else limits
         self.refused = False
-        """Whether there was no place: what comes is ignored."""
+        """Whether it has had its last answer: what comes is ignored."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take a place, or be refused."""
         super().connection_made(transport)
         if not self._limits.enter(self):
-            self.refused = True
-            self._say_refused()
+            self._say_last(final_answer(_REFUSAL, "Service Unavailable"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the place."""
@@ -79,8 +78,10 @@ class LimitedConnection(PipelinedConnection):
         else:
             self._limits.wait(self)
 
-    def _say_refused(self) -> None:
-        self.transport.write(final_answer(_REFUSAL, "Service Unavailable"))
+    def _say_last(self, answer: bytes) -> None:
+        """Answer, and close once the client may have read it, though it goes on to send."""
+        self.refused = True
+        self.transport.write(answer)
         if not self._limits.linger(self):
             self.transport.close()
             return

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from vcore.server import http_connection
+from vcore.server import http_connection, limited_connection
 from vcore.server.client_warnings import ClientWarnings
 from vcore.server.http_connection import HttpConnection
 
@@ -110,6 +110,13 @@ class Transport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._num_unsent.pop(0) if len(self._num_unsent) > 1 else self._num_unsent[0]
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def can_write_eof(self) -> bool:
+        return False
+
     def is_closing(self) -> bool:
         return bool(self.ends)
 
@@ -171,12 +178,18 @@ def test_what_is_no_http_is_told_in_the_shape_of_all_errors() -> None:
     asyncio.run(main())
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody lingers."""
+    monkeypatch.setattr(limited_connection, "_LINGER_S", 0.0)
+
+
 CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: server\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN = b"zz\r\nhello\r\n"
 
 
 class Reader:
-    """An application that reads a body, if it is to, and answers once it may."""
+    """An application that answers once it may; one that reads a body after that, another begins before."""
 
     def __init__(self, *, reads: bool = True) -> None:
         self.reads = reads
@@ -190,12 +203,16 @@ class Reader:
             message = await receive()
             self.heard.append(message["type"])
             more = message.get("more_body", False)
+        begin = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+        if not self.reads:
+            await send(begin)
         await self.may_answer.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        if self.reads:
+            await send(begin)
         await send({"type": "http.response.body", "body": b"ok"})
 
 
-def talk(app: Reader, *pieces: bytes) -> tuple[bytes, list[str]]:
+def talk(app: Reader, *pieces: bytes, waits_for_end: bool = True) -> tuple[bytes, list[str]]:
     """What is answered to `pieces`, and how the connection ends; the application works in between."""
 
     async def main() -> tuple[bytes, list[str]]:
@@ -207,7 +224,10 @@ def talk(app: Reader, *pieces: bytes) -> tuple[bytes, list[str]]:
                 made.data_received(piece)
             await settle()
         app.may_answer.set()
-        await settle()
+        async with asyncio.timeout(10):
+            while not transport.ends and waits_for_end:
+                await asyncio.sleep(0)
+            await settle()
         ends = [*transport.ends]
         made.connection_lost(None)
         await settle()
@@ -228,6 +248,7 @@ def code(answer: bytes) -> str:
     return str(json.loads(body)["error"]["code"])
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("pieces", [(CHUNKED + BROKEN,), (CHUNKED, b"2\r\nab\r\n", BROKEN)], ids=["at once", "later"])
 def test_a_broken_chunk_is_refused_and_its_application_sees_its_client_leave(
     pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
@@ -240,17 +261,45 @@ def test_a_broken_chunk_is_refused_and_its_application_sees_its_client_leave(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_an_answer_that_was_begun_is_not_broken_into() -> None:
-    answer, ends = talk(Reader(reads=False), CHUNKED, BROKEN)
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_answer_that_was_begun_is_not_broken_into(whole: bool) -> None:
+    app = Reader(reads=False)
+    if not whole:
+        app.may_answer.clear()
+    answer, ends = talk(app, CHUNKED, BROKEN)
     assert (answer.count(b"HTTP/1.1"), ends) == (1, ["close"])
     assert answer.endswith(b"\r\n\r\nok")
 
 
-def test_a_broken_chunk_of_a_request_that_was_sent_ahead_is_no_answer_to_the_first() -> None:
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("wrong", [CHUNKED + BROKEN, b"no HTTP\r\n\r\n"], ids=["chunk", "head"])
+@pytest.mark.parametrize("num_before", [1, 2])
+def test_what_is_wrong_behind_a_request_is_refused_after_its_answer(wrong: bytes, num_before: int) -> None:
     app = Reader()
     app.may_answer.clear()
-    answer, ends = talk(app, REQUEST, CHUNKED + BROKEN)
-    assert (answer.count(b"HTTP/1.1 400"), ends) == (0, ["close"])
+    answer, ends = talk(app, REQUEST * num_before, wrong, b"more of it")
+    *whole, last = answer.split(b"\r\n\r\nok")
+    assert [one.startswith(b"HTTP/1.1 200 ") for one in whole] == [True] * num_before
+    assert code(last) == "invalid_http"
+    assert ends == ["close"]
+    assert app.heard == ["http.request"] * num_before, "the broken request never ran"
+
+
+def test_a_body_that_is_longer_than_was_declared_costs_no_answer() -> None:
+    app = Reader()
+    app.may_answer.clear()
+    declared = b"POST /v1/x HTTP/1.1\r\nHost: server\r\nContent-Length: 5\r\n\r\n"
+    answer, _ = talk(app, declared + b"hello and more")
+    first, last = answer.split(b"\r\n\r\nok")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert code(last) == "invalid_http"
+
+
+def test_whoever_goes_on_with_what_is_wrong_is_cut_off() -> None:
+    app = Reader()
+    app.may_answer.clear()
+    answer, ends = talk(app, REQUEST, b"no HTTP\r\n\r\n", *[b"x" * 16_384] * 5)
+    assert (b"HTTP/1.1 400" in answer, ends) == (False, ["close"])
 
 
 def test_what_follows_a_whole_request_is_refused_after_its_answer_alone() -> None:
@@ -287,6 +336,24 @@ def test_warnings_of_all_connections_are_limited_together(caplog: pytest.LogCapt
 
 def test_a_client_that_offers_another_protocol_is_served_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     upgrade = b"GET / HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    answer, ends = talk(Reader(), upgrade)
+    answer, ends = talk(Reader(), upgrade, waits_for_end=False)
     assert answer.endswith(b"ok")
     assert (ends, caplog.messages) == ([], [])
+
+
+def test_a_client_that_sends_all_before_it_looks_gets_the_refusal_of_its_broken_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limited_connection, "_LINGER_S", 30.0)
+
+    async def main() -> bytes:
+        loop, answer = asyncio.get_running_loop(), b""
+        async with served(Reader()) as client, asyncio.timeout(30):
+            await loop.sock_sendall(client, CHUNKED + BROKEN)
+            for _ in range(200):
+                await loop.sock_sendall(client, PIECE)
+            while piece := await loop.sock_recv(client, 1 << 16):
+                answer += piece
+        return answer
+
+    assert code(asyncio.run(main())) == "invalid_http"

@@ -16,7 +16,7 @@ from vcore.server.routes.declarations import error_responses
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["operations"], responses=error_responses(401, 403, 409, 503))
+router = APIRouter(tags=["operations"], responses=error_responses(401, 403, 408, 409, 413, 500, 503))
 
 
 class Profile(TypedDict):
