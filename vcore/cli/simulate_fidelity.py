@@ -91,6 +91,8 @@ def print_fidelity(name: str, found: Mapping[str, Any]) -> None:
         _hit_deviation(rates[0], found["driven_hit_rate"]),
     )
     for key, title in (("ttft_s", "first token"), ("itl_s", "between tokens"), ("e2e_s", "end to end")):
+        if any(column[key] is None for column in columns):
+            continue  # nobody generated a second token
         for share in ("p50", "p90", "p99"):
             times = [column[key][share] for column in columns]
             cells = [f"{seconds * 1e3:,.4g} ms" for seconds in times[:2]]

@@ -7,8 +7,9 @@ from vcore.traces.trace import TraceRequest
 
 __all__ = ["parse_csv"]
 
-_SECONDS = {"arrival_s": 1.0, "timestamp_ms": 1e-3, "timestamp": 1e-3}
-"""Columns with the arrival, and what their unit is in seconds."""
+_PER_SECOND = {"arrival_s": 1.0, "timestamp_ms": 1e3, "timestamp": 1e3}
+"""Columns with the arrival, and how many of their unit are a second; divided by, as in the other formats, so that a
+trace has the same times to the last bit whatever its format."""
 _TENANTS = ("tenant", "client_id")
 _MOST_TTL_S = 604_800.0
 """As in `vcore.SamplingParams`."""
@@ -20,13 +21,13 @@ def parse_csv(row: Row) -> list[TraceRequest]:
     Raises:
         ConfigError: a field is missing or wrong.
     """
-    column = row.first(_SECONDS)
+    column = row.first(_PER_SECOND)
     if column is None:
         raise row.error("arrival_s", "the arrival in seconds, or timestamp_ms in milliseconds")
     tenant = row.first(_TENANTS)
     return [
         TraceRequest(
-            arrival_s=row.number(column) * _SECONDS[column],
+            arrival_s=row.number(column) / _PER_SECOND[column],
             input_length=row.integer("input_length", least=1),
             output_length=max(1, row.integer("output_length", least=0)),
             block_ids=row.integers("hash_ids"),

@@ -222,6 +222,16 @@ def test_deviations_beyond_the_bounds_are_marked(capfd: pytest.CaptureFixture[st
     assert any("2 requests were cut" in line for line in lines)
 
 
+def test_without_a_second_token_there_are_no_times_between_tokens(capfd: pytest.CaptureFixture[str]) -> None:
+    times = {"p50": 1.0, "p90": 2.0, "p99": 3.0}
+    engine = {"hit_rate": 0.5, "ttft_s": times, "itl_s": None, "e2e_s": times}
+    told = {"num_requests": 9, "num_cut": 0, "steps": 7, "driven_hit_rate": 0.5}
+    print_fidelity("t", {**told, "engine": engine, "simulation": engine, "fitted_to_run": engine})
+    printed = capfd.readouterr().out
+    assert "first token, p99" in printed
+    assert "between tokens" not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

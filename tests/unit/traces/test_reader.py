@@ -128,6 +128,14 @@ def test_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert len(read_trace(written(tmp_path, bom)).requests) == 1
 
 
+def test_milliseconds_are_the_same_seconds_in_every_format(tmp_path: Path) -> None:
+    stamps = [0, 1, 57, 1003, 16_777_219, 1_700_000_000_123]
+    rows = [{"timestamp": stamp, "input_length": 1, "output_length": 1} for stamp in stamps]
+    table = "timestamp_ms,input_length,output_length\n" + "".join(f"{stamp},1,1\n" for stamp in stamps)
+    found = [read_trace(written(tmp_path, text)).requests for text in (lines(*rows), table)]
+    assert found[0] == found[1]
+
+
 def test_spaces_around_the_names_of_columns(tmp_path: Path) -> None:
     text = "arrival_s , input_length , output_length\n0 , 5 , 3\n"
     assert read_trace(written(tmp_path, text)).requests[0].input_length == 5
