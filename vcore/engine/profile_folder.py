@@ -20,12 +20,17 @@ class ProfileFolder:
         """One begins; its folder, ``vcore_profile`` in the working directory by default, is made if it is not there.
 
         Raises:
-            EngineError: one is being taken already.
+            EngineError: one is being taken already, or the folder cannot be made.
         """
         if self._folder is not None:
             raise EngineError(f"a profile is being taken already, into {self._folder}: stop it first")
         target = Path("vcore_profile" if folder is None else folder).resolve()
-        target.mkdir(parents=True, exist_ok=True)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(
+                f"the folder of the profile cannot be made: {error}. Make room for it, or name another"
+            ) from error
         self._folder = target
         return target
 

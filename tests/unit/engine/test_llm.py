@@ -188,6 +188,16 @@ def test_a_profile_goes_into_a_folder(make_llm: Any, tmp_path: Path, monkeypatch
     assert core.profile == [("start", folder), "stop", ("start", tmp_path / "a" / "b"), "stop"]
 
 
+def test_a_profile_needs_a_folder(make_llm: Any, tmp_path: Path) -> None:
+    llm, core = make_llm()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(EngineError, match=r"folder of the profile cannot be made: .*file"):
+            llm.start_profile(folder)
+    assert core.profile == []
+    llm.start_profile(tmp_path)
+
+
 def test_a_profile_that_could_not_start_is_not_being_taken(make_llm: Any, tmp_path: Path) -> None:
     llm, core = make_llm()
 
