@@ -17,7 +17,8 @@ class RestartPolicy:
     """Before the first attempt; doubled with each one after it."""
     max_delay: float = 60.0
     healthy_after: float = 60.0
-    """An engine that has run for so long was healthy: the delays and the count of failures begin anew."""
+    """An engine that ran for so long after its first step was healthy: the delays and the count of failures begin anew.
+    One that waits for its first request has yet to show that it survives it."""
     max_failures: int = 5
     """So many starts in a row that fail, or make an engine that ends before it was healthy, and it is given up."""
 
@@ -32,7 +33,7 @@ class BackOff:
         self._num_failures = 0
 
     def engine_ran(self, seconds: float) -> None:
-        """An engine was ready, and ran for so long before it died."""
+        """An engine was ready, and ran for so long after its first step before it died; for 0 if it did none."""
         if seconds >= self._policy.healthy_after:
             self._num_failures = 0
             self._delay = self._policy.first_delay
@@ -57,6 +58,6 @@ class BackOff:
         if not self._policy.enabled or self._num_failures < self._policy.max_failures:
             return ""
         return (
-            f"given up, as the last {self._num_failures} starts gave no engine that ran for "
+            f"given up, as the last {self._num_failures} starts gave no engine that worked for "
             f"{self._policy.healthy_after:g} s"
         )

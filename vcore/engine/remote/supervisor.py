@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from vcore.engine.records import EngineState, EngineStatus
 from vcore.engine.remote.link import EngineLink, LinkFactory
-from vcore.engine.remote.messages import FromEngine, HealthChanged, Ready, ToEngine
+from vcore.engine.remote.messages import FromEngine, HealthChanged, Ready, StepDone, ToEngine
 from vcore.engine.remote.restarts import BackOff, RestartPolicy
 from vcore.errors import EngineDeadError, EngineError
 
@@ -53,7 +53,8 @@ class Supervisor:
         self._link: EngineLink | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
-        self._ready_since = 0.0
+        self._working_since: float | None = None
+        """When the engine that runs had done its first step; None if it has done none."""
         self._lost: str | None = None
         """Why the engine has ended by itself, since it was started last."""
         self.status = EngineStatus(state="starting", reason="start was not called")
@@ -121,7 +122,7 @@ class Supervisor:
             self._link.send(message)
 
     async def _start_link(self) -> None:
-        self._lost = None
+        self._lost = self._working_since = None
         link = self._link = self._make_link(self._on_message, self._on_lost)
         ready = await link.start()
         try:
@@ -131,7 +132,6 @@ class Supervisor:
         except BaseException:
             await link.stop(grace=0.0)
             raise
-        self._ready_since = time.monotonic()
         restarts = self.status.restarts + (self.status.state == "restarting")
         reason = self.status.reason if restarts else None
         self._set("ready", reason=reason, restarts=restarts, pid=link.pid)
@@ -142,7 +142,7 @@ class Supervisor:
         if self.status.state != "ready":
             return  # whoever is starting it will see
         logger.error("the engine is gone: %s", reason)
-        self._back_off.engine_ran(time.monotonic() - self._ready_since)
+        self._back_off.engine_ran(0.0 if self._working_since is None else time.monotonic() - self._working_since)
         delay = self._back_off.next_delay()
         state: EngineState = "dead" if delay is None else "restarting"
         self._set(state, reason=self._with_verdict(reason), pid=None, faults=(), failed_steps=0)
@@ -177,6 +177,8 @@ class Supervisor:
         if isinstance(message, HealthChanged):
             self._set(self.status.state, faults=message.faults, failed_steps=message.failed_steps)
         else:
+            if self._working_since is None and isinstance(message, StepDone):
+                self._working_since = time.monotonic()
             self._user.on_message(message)
 
     def _set(self, state: EngineState, **changes: Any) -> None:

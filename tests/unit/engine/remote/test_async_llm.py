@@ -126,7 +126,8 @@ def test_what_is_wrong_with_a_request_is_said_at_the_first_output(llm: AsyncLLM,
     assert isinstance(error([1] * 600), RequestTooLargeError)
     assert error("x", GREEDY, mode="deltas").param == "mode"
     assert error("x", {"max_tokens": 3}).param == "params"
-    assert "cannot be sent to the engine" in str(error("x", SamplingParams(cache_salt="\ud800")))
+    unchecked = SamplingParams().model_copy(update={"tenant": "\ud800"})
+    assert "cannot be sent to the engine" in str(error("x", unchecked))
     assert error("x", SamplingParams(logits_processors=({"name": "nope"},))).param == "logits_processors"
     runner.run(settle(llm))
 

@@ -11,10 +11,12 @@ import pytest
 from vcore.engine.records import EngineStatus
 from vcore.engine.remote.error_message import ErrorMessage
 from vcore.engine.remote.link import EngineLink
-from vcore.engine.remote.messages import EngineDied, HealthChanged, Ready, StartFailed, ToEngine
+from vcore.engine.remote.messages import EngineDied, HealthChanged, Ready, StartFailed, StepDone, ToEngine
 from vcore.engine.remote.restarts import BackOff, RestartPolicy
 from vcore.engine.remote.supervisor import Supervisor
+from vcore.engine.step_output import StepOutput
 from vcore.errors import EngineDeadError, EngineError, ModelError
+from vcore.scheduler.settings import SchedulerStats
 
 READY = Ready(b"{}", 1, 1, (), None, {})
 AT_ONCE = RestartPolicy(first_delay=0.0, max_failures=3)
@@ -168,13 +170,43 @@ def test_one_that_ends_soon_after_every_start_is_given_up_and_each_death_is_told
         assert world.states[-1] == "dead"
         assert world.supervisor.status.restarts == 2
         assert world.deaths == [f"the engine stopped: crash {number}" for number in range(3)]
-        expected = r"dead: given up, as the last 3 starts .* ran for 60 s; the last time the engine stopped: crash 2"
+        expected = r"dead: given up, as the last 3 starts .* worked for 60 s; the last time the engine stopped: crash 2"
         with pytest.raises(EngineDeadError, match=expected):
             world.supervisor.require_ready()
         for _ in range(10):
             await asyncio.sleep(0)
         assert len(world.links) == 3, "nothing is started any more"
         assert [link.stops > 0 for link in world.links] == [True] * 3
+        await world.supervisor.close()
+
+    asyncio.run(check())
+
+
+def step() -> StepDone:
+    stats = SchedulerStats(
+        running=0,
+        waiting=0,
+        used_blocks=0,
+        free_blocks=1,
+        cached_blocks=0,
+        prefix_query_tokens=0,
+        prefix_hit_tokens=0,
+        preemptions=0,
+    )
+    return StepDone(StepOutput(finished={}, time=0.0), stats, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("works", "end"), [(True, "ready"), (False, "dead")])
+def test_however_long_it_waits_for_its_first_step_it_was_not_healthy_before(works: bool, end: str):
+    async def check() -> None:
+        world = World([READY] * 4, RestartPolicy(first_delay=0.0, max_failures=3, healthy_after=1e-9))
+        await world.supervisor.start()
+        for number in range(3):
+            await world.until("ready")
+            if works:
+                world.links[number].says(step())
+            world.links[number].says(EngineDied("gone"))
+        await world.until(end)
         await world.supervisor.close()
 
     asyncio.run(check())
