@@ -22,7 +22,7 @@ from vcore.engine.param_checks import (
     check_text_fits,
 )
 from vcore.engine.pooling import NO_POOLING, ModelPooling
-from vcore.engine.prompts import ParsedPrompt, parse_prompt
+from vcore.engine.prompts import ParsedPrompt, check_text, parse_prompt
 from vcore.engine.request import EngineRequest
 from vcore.errors import RequestError, RequestTooLargeError
 from vcore.pooling_params import PoolingParams
@@ -263,7 +263,10 @@ def _without_prompt_logprobs(params: SamplingParams) -> SamplingParams:
 
 
 def _extra_keys(params: SamplingParams | PoolingParams) -> tuple[str, ...]:
-    return () if params.cache_salt is None else (f"salt:{params.cache_salt}",)
+    if params.cache_salt is None:
+        return ()
+    check_text(params.cache_salt, "cache_salt")
+    return (f"salt:{params.cache_salt}",)
 
 
 def _scheduling_params(params: PoolingParams) -> SamplingParams:

@@ -80,6 +80,7 @@ BAD_PARAMS: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {999: 1.0}}, "logit_bias", "has 999"),
     ({"stop": "\udcff"}, "stop", "lone surrogate"),
     ({"bad_words": "\udcff"}, "bad_words", "lone surrogate"),
+    ({"cache_salt": "\udcff"}, "cache_salt", "lone surrogate"),
     ({"min_tokens": 31, "max_tokens": None}, "min_tokens", "leaves room for 30"),
     ({"allowed_token_ids": [97, 98], "bad_words": ["a", "b"]}, "bad_words", "contradict"),
     ({"allowed_token_ids": [256, 5], "stop_token_ids": [5], "min_tokens": 1}, "allowed_token_ids", "min_tokens=1"),
