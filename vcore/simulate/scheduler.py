@@ -250,7 +250,7 @@ class SimulatedScheduler(Scheduler):
             table.num_computed[rows] = before + 1
             table.num_tokens[rows] = before + 2
             set_time(made + 1)
-            self._policy.on_tokens(views, ones)
+            self._policy.on_tokens(views.copy(), ones.copy())  # a policy may do with its lists what it likes
             self._set_counts(batch, before + 1)
         return num_steps
 

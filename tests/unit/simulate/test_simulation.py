@@ -111,7 +111,23 @@ class EvenOnly(SchedulingPolicy):
         return "odd" if int(request.request_id) % 2 else None
 
 
+class TakesLists(SchedulingPolicy):
+    """By arrival; empties what it is given."""
+
+    def __init__(self, *, options: None, context: SchedulingContext) -> None:
+        pass
+
+    def waiting_key(self, request: RequestView) -> int:
+        return request.arrival_index
+
+    def on_tokens(self, requests: list[RequestView], num_tokens: list[int]) -> None:  # type: ignore[override]  # the point
+        EVENTS.append(("tokens", len(requests), sum(num_tokens)))
+        requests.clear()
+        num_tokens.clear()
+
+
 PLUGINS = [
+    SchedulingPolicySpec(name="taking", load=TakesLists, api="1.0", summary="test"),
     EvictionPolicySpec(name="listening", load=ListeningEviction, api="1.0", summary="test"),
     SchedulingPolicySpec(name="listening", load=ListeningOrder, api="1.0", summary="test"),
     SchedulingPolicySpec(name="newest", load=NewestFirst, api="1.0", summary="test"),
@@ -181,7 +197,7 @@ def outcome(trace: Trace, chosen: SimulationSettings, *, together: bool) -> dict
 
 @given(
     trace=traces(),
-    policy=st.sampled_from(["fcfs", "priority", "listening", "newest"]),
+    policy=st.sampled_from(["fcfs", "priority", "listening", "newest", "taking"]),
     block_size=st.sampled_from([1, 2, 4]),
     spare=st.integers(0, 40),
     max_num_seqs=st.integers(1, 6),
