@@ -6,10 +6,12 @@ it does not even notice. The request that runs would run to its end for nobody, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from vcore.server.request_parser import RequestParser
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -26,6 +28,11 @@ class PipelinedConnection(HttpToolsProtocol):
 
     _running: RequestResponseCycle | None = None
     """The request that is, or was last, given to the application."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As uvicorn does."""
+        super().__init__(*args, **kwargs)
+        self.parser = RequestParser(self)  # type: ignore[assignment]  # it has what uvicorn calls
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that runs, which need not be the last one that came."""
