@@ -80,6 +80,3 @@ class CheckedConnection(HeadLimits):
         else:
             self.transport.write(self._refusal)
             self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """A client offers another protocol, as some do with every request: HTTP lets a server go on with this one."""
