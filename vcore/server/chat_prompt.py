@@ -31,15 +31,16 @@ async def render_prompt(context: ServerContext, body: ChatTemplateFields) -> Tok
     """
     messages = [message.for_template() for message in body.messages]
     options = _template_options(body, context.chat_template)
-    if _length(messages) + _length(options.get("tools", ())) > _LONG:
+    if _is_long([messages, options.get("tools"), body.chat_template_kwargs]):
         return await asyncio.to_thread(context.engine.render_chat, messages, **options)
     return context.engine.render_chat(messages, **options)
 
 
-def _length(value: Any) -> int:  # whatever JSON holds
-    """About how many characters a template makes of `value`, however deep it is nested."""
+def _is_long(value: Any) -> bool:  # whatever JSON holds
+    """Whether a template may make many characters of `value`, however deep it is nested. It looks no further than that
+    takes: millions of numbers would keep others waiting, too."""
     length, waiting = 0, [value]
-    while waiting:
+    while waiting and length <= _LONG:
         one = waiting.pop()
         if isinstance(one, str):
             length += len(one)
@@ -48,7 +49,9 @@ def _length(value: Any) -> int:  # whatever JSON holds
             waiting += one.values()
         elif isinstance(one, Sequence):
             waiting += one
-    return length
+        else:
+            length += 1
+    return length > _LONG
 
 
 def _template_options(body: ChatTemplateFields, template: str | None) -> dict[str, Any]:

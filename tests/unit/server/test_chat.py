@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from vcore.server.chat_prompt import _is_long
 
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -152,8 +155,10 @@ def test_an_empty_list_of_calls_is_none(make_server: Any, scripted: Any) -> None
         ({"messages": HI * 100}, "elsewhere"),
         ({"messages": HI, "tools": [{"type": "function", "function": {"name": "f", "description": "x" * 5000}}]},
          "elsewhere"),
+        ({"messages": [{"role": "user", "content": "hi", "more": [1] * 5000}]}, "elsewhere"),
+        ({"messages": HI, "chat_template_kwargs": {"notes": ["x" * 5000]}}, "elsewhere"),
     ],
-    ids=["short", "long", "many", "tools"],
+    ids=["short", "long", "many", "tools", "numbers", "variables"],
 )  # fmt: skip
 def test_what_takes_long_to_render_keeps_nobody_waiting(
     make_server: Any, scripted: Any, body: dict[str, Any], where: str
@@ -168,6 +173,17 @@ def test_what_takes_long_to_render_keeps_nobody_waiting(
     engine.render_chat = watched
     assert server.post(CHAT, {**body, "max_tokens": 1}).status_code == 200
     assert threads == [where == "here"]
+
+
+def test_no_more_is_looked_at_than_it_takes_to_see_that_it_is_long() -> None:
+    class Unread(Mapping[str, Any]):
+        def values(self) -> Any:
+            raise AssertionError("it was read")
+
+        __getitem__ = __iter__ = __len__ = values
+
+    assert _is_long([Unread(), "x" * 5000])
+    assert not _is_long([["short"] * 3, {"n": 1}])
 
 
 def test_the_template_is_compiled_before_the_first_request(make_server: Any, scripted: Any, tmp_path: Path) -> None:
