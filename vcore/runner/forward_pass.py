@@ -20,7 +20,7 @@ from vcore.interfaces.attention import AttentionBackend, AttentionContext, Atten
 from vcore.interfaces.model import Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.kv_cache.layout import build_cache_layout
-from vcore.ops.compile_ahead import compile_ahead
+from vcore.ops.compile_ahead import AheadCompiler
 from vcore.runner.batch_state import BatchState
 from vcore.runner.cuda_graphs import DecodeGraphs
 from vcore.runner.decode_input import DecodeInput
@@ -49,6 +49,7 @@ class ForwardPass:
         settings: RunnerSettings,
         state: BatchState,
         last_token_ids: torch.Tensor,
+        compiler: AheadCompiler,
     ) -> None:
         """Join the parts.
 
@@ -58,11 +59,13 @@ class ForwardPass:
             settings: resolved settings.
             state: the batch's tokens and blocks, read by graphs.
             last_token_ids: int64 [max_num_seqs] on the device: what each row sampled last, read and written by graphs.
+            compiler: compiles what steps may launch, once there is a cache.
         """
         self._model = model
         self._settings = settings
         self._state = state
         self._last_token_ids = last_token_ids
+        self._compiler = compiler
         self.attention = attention
         self.layout = build_cache_layout(model.kv_cache_specs(), settings.block_size)
         """How the model's layers share blocks."""
@@ -114,7 +117,7 @@ class ForwardPass:
                 device=settings.device,
             )
         if not self._is_compiled:
-            compile_ahead(settings.device, self._rehearse)
+            self._compiler.run(self._rehearse)
             self._is_compiled = True
 
     @torch.inference_mode()

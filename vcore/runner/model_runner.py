@@ -27,6 +27,7 @@ from vcore.interfaces.model import BuildContext, Model
 from vcore.interfaces.step import SchedulerOutput
 from vcore.interfaces.weights import WeightLoader
 from vcore.kv_cache.layout import CacheLayout
+from vcore.ops.compile_ahead import AheadCompiler
 from vcore.runner.batch_state import BatchState
 from vcore.runner.current_device import on_device
 from vcore.runner.decode_path import DecodePath
@@ -93,6 +94,7 @@ class ModelRunner:
         self._attention = attention
         self._rank, self._world_size = rank, world_size
         device = settings.device
+        self._compiler = AheadCompiler(device)
         self._keep_on_device = device.type != "cpu" or keep_tokens_on_device
         self._state = BatchState(
             max_num_seqs=settings.max_num_seqs,
@@ -142,7 +144,7 @@ class ModelRunner:
         )
         with on_device(self._settings.device):
             model = load_model(context, self._build_model, self._loader)
-            forward = ForwardPass(model, self._attention, settings, self._state, self._last_token_ids)
+            forward = ForwardPass(model, self._attention, settings, self._state, self._last_token_ids, self._compiler)
         self._state.set_groups(forward.layout.windows)
         self._forward = forward
 
@@ -250,6 +252,7 @@ class ModelRunner:
         if self._profiler.running:
             self.stop_profile()
         self._pending.clear()
+        self._compiler.close()
         if self._forward is not None:
             self._forward.drop_cache()
         self._forward = self._decode_path = None

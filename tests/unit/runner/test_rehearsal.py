@@ -10,6 +10,7 @@ import torch
 
 from vcore.interfaces.attention import AttentionMetadata
 from vcore.kv_cache.spec import LatentCacheSpec
+from vcore.ops.compile_ahead import AheadCompiler
 from vcore.runner import RunnerSettings, rehearsal
 from vcore.runner.cuda_graphs import DecodeGraphs
 from vcore.runner.rehearsal import Rehearsal, attention_steps, either_side_of_powers
@@ -144,14 +145,9 @@ def test_kernels_are_compiled_once_before_anything_is_recorded(
     setup_runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of graphs, and of whatever is larger."""
-    from vcore.runner import forward_pass
-
     done: list[Any] = []
 
-    def ahead(device: torch.device, compute: Callable[[], object]) -> None:
-        compute()
-
-    monkeypatch.setattr(forward_pass, "compile_ahead", ahead)
+    monkeypatch.setattr(AheadCompiler, "run", lambda self, compute: compute())
     monkeypatch.setattr(
         DecodeGraphs, "_compute", lambda self, size, samples, shares: done.append((size, samples, shares))
     )
