@@ -35,9 +35,10 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: object) -> ApiEr
 
 
 def _depth(found: tuple[list[str | int], Mapping[str, Any]]) -> float:
-    """How far an error reached into what was sent; what is not there was not sent, what is too long nearly fits."""
+    """How far an error reached into what was sent; what is not there was not sent, what has only the
+    wrong length nearly fits."""
     path, error = found
-    return len(path) - int(error["type"] == "missing") + 0.5 * int(error["type"] == "too_long")
+    return len(path) - int(error["type"] == "missing") + 0.5 * int(error["type"] in ("too_long", "too_short"))
 
 
 def _path(error: Mapping[str, Any], body: object) -> list[str | int]:

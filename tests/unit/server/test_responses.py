@@ -133,3 +133,8 @@ def test_what_is_wrong_is_named(server: Any, body: dict[str, Any], param: str) -
     response = server.post(RESPONSES, body)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
+
+
+def test_of_an_empty_list_it_is_said_that_it_is_too_short(server: Any) -> None:
+    message = server.post(RESPONSES, {"input": []}).json()["error"]["message"]
+    assert message == "input: List should have at least 1 item after validation, not 0, got []"
