@@ -185,6 +185,15 @@ class EvictionPolicyContract(PolicyCase):
                 "keep blocks in order, instead of looking at all of them"
             )
 
+    def test_an_event_costs_no_more_where_more_is_in_use(self, create: Create) -> None:
+        """However often what is in use was used: it is not met time and again on the way to what can go."""
+        few, many = self._cost_beside(create, _FEW), self._cost_beside(create, _MANY)
+        for what, less, more in zip(("instructions", "bytes"), few, many, strict=True):
+            assert more <= 3 * less + 500, (
+                f"a request takes {less:.0f} {what} beside {_FEW} blocks in use and {more:.0f} beside {_MANY}; keep "
+                "blocks in use out of the order, or pass each but once until it is free"
+            )
+
     def _live(self, life: CacheLife, rng: random.Random) -> None:
         for _ in range(60):
             turn = rng.random()
@@ -229,4 +238,27 @@ class EvictionPolicyContract(PolicyCase):
         for _ in range(60):
             with meter.watch():
                 serve()
+        return meter.instructions, meter.num_bytes
+
+    def _cost_beside(self, create: Create, num_used: int) -> tuple[float, float]:
+        """Instructions and bytes of a prompt that comes twice, with little room beside others that run for long."""
+        size = 4  # full blocks of a prompt; it has a partial one beside
+        num_others = num_used // size
+        life = CacheLife(create, (size + 1) * num_others + 8 * size)
+
+        def come(number: int, times: int) -> None:
+            for _ in range(times):
+                assert life.come([number, *range(2 * size)]) is not None
+                life.go()
+
+        for number in range(num_others):
+            come(number, 3)
+        for number in range(num_others):
+            assert life.come([number, *range(2 * size)]) is not None
+        for number in range(num_others, num_others + 16):  # until the rest is full, too
+            come(number, 2)
+        meter = CostMeter(life.policy, _CALLS)
+        for number in range(num_others + 16, num_others + 56):
+            with meter.watch():
+                come(number, 2)
         return meter.instructions, meter.num_bytes

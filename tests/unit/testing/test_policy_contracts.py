@@ -160,6 +160,25 @@ class LooksAtAll(Oldest):
         return victims
 
 
+class PassesUsed(Oldest):
+    """What is in use stays in the queue."""
+
+    def __init__(self, context: EvictionContext) -> None:
+        super().__init__(context)
+        self.queue: OrderedDict[int, None] = OrderedDict()
+
+    def on_insert(self, block_ids: Sequence[int]) -> None:
+        self.queue.update(dict.fromkeys(block_ids))
+
+    def on_evict(self, block_ids: Sequence[int]) -> None:
+        super().on_evict(block_ids)
+        for block_id in block_ids:
+            del self.queue[block_id]
+
+    def pick_victims(self, count: int) -> Sequence[int]:
+        return list(islice((block_id for block_id in self.queue if block_id in self.unused), count))
+
+
 class Global(Oldest):
     everything: OrderedDict[int, None] = OrderedDict()
 
@@ -180,6 +199,7 @@ EVICTION_MISTAKES = [
     ("test_what_it_remembers_has_an_end", Remembers, "references more"),
     ("test_an_event_costs_no_more_in_a_larger_cache", LooksAtAll, "instructions"),
     ("test_an_event_costs_no_more_in_a_larger_cache", Sorts, "bytes"),
+    ("test_an_event_costs_no_more_where_more_is_in_use", PassesUsed, "instructions"),
     ("test_it_starts_afresh_with_every_engine", Global, "not cached"),
 ]
 
