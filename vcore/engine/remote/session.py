@@ -35,7 +35,7 @@ class EngineSession:
         self.calls = Calls(self.supervisor.send)
         self.last_stats: SchedulerStats | None = None
         """Came with the last step; None before the first one of this engine."""
-        self.profile = Profile(self.calls)
+        self.profile = Profile(self.ask)
         self._input_processor: InputProcessor | None = None
 
     @property
@@ -78,14 +78,14 @@ class EngineSession:
         if self._requests is not None:
             self._requests.abort(request_id)
 
-    async def ask(self, name: CallName) -> Reply:
+    async def ask(self, name: CallName, folder: str | None = None) -> Reply:
         """Ask the engine something; see `Calls.ask`.
 
         Raises:
             EngineDeadError: it is not ready, or dies meanwhile.
         """
         self.supervisor.require_ready()
-        return await self.calls.ask(name)
+        return await self.calls.ask(name, folder)
 
     # What the supervisor and the engine say
 

@@ -376,8 +376,15 @@ def test_a_profile_is_taken(llm: AsyncLLM, runner: asyncio.Runner, tmp_path: Any
     assert list((tmp_path / "traces").iterdir())
 
 
-def test_before_its_start_and_after_its_end(runner: asyncio.Runner, tiny: str):
+def test_before_its_start_and_after_its_end(runner: asyncio.Runner, tiny: str, tmp_path: Any):
+    async def ask_everything(llm: AsyncLLM) -> None:
+        async with asyncio.timeout(30):
+            for ask in (llm.stats, llm.block_map, llm.reset_prefix_cache, lambda: llm.start_profile(tmp_path)):
+                with pytest.raises(EngineDeadError, match=r"the engine is (starting|closed)"):
+                    await ask()
+
     llm = AsyncLLM(tiny, config=CONFIG, in_process=True)
+    runner.run(ask_everything(llm))
     assert llm.health().state == "starting"
     assert llm.num_unfinished() == 0
     with pytest.raises(EngineDeadError, match="await start"):
@@ -387,6 +394,7 @@ def test_before_its_start_and_after_its_end(runner: asyncio.Runner, tiny: str):
     runner.run(llm.close())
     runner.run(llm.close())
     assert llm.health().state == "closed"
+    runner.run(ask_everything(llm))
     with pytest.raises(EngineDeadError, match="closed"):
         runner.run(collect(llm.generate([1])))
 
