@@ -30,7 +30,7 @@ class Deployment(BaseModel):
     step_time: StepTimeModel
     cache_tokens: Count | None = None
     """Tokens that the KV cache holds; None if it must be said."""
-    max_num_seqs: Count = 256
+    max_num_seqs: Annotated[int, Field(ge=1, le=2**20)] = 256
     """Where the configuration leaves it open."""
     max_num_batched_tokens: Count = 8192
     """Where the configuration leaves it open."""

@@ -116,6 +116,8 @@ def test_the_deployment_that_comes_along() -> None:
     [
         (None, "one of llama-3.1-8b-h100"),
         ("{", "is no deployment"),
+        ('{"name": "a", "step_time": {"base_s": 1e308}}', "step_time.base_s: Input should be less than"),
+        ('{"name": "a", "step_time": {}, "max_num_seqs": 1000000000000}', "max_num_seqs: Input should be less than"),
         ('{"name": "x", "step_time": {"base_s": -1}}', "step_time.base_s: Input should be greater than or equal to 0"),
         ('{"name": "x", "step_time": {}, "cache": 3}', "cache: Extra inputs are not permitted"),
     ],
