@@ -10,14 +10,17 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUM_CLASSES", "ReuseHazard", "age_bin", "age_bins", "reuse_class"]
+__all__ = ["NUM_CLASSES", "ReuseHazard", "age_bin", "age_bins", "gap_class", "reuse_class"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_USES, _LENGTHS = 24, 12
-_SHAPE = (_USES, 2, 2, _LENGTHS)
-NUM_CLASSES = _USES * 2 * 2 * _LENGTHS
+_GAPS, _USES, _LENGTHS = 15, 24, 12
+NUM_CLASSES = _GAPS * 2 * 2 * _USES * _LENGTHS
+
+# A class's number divided by these is the number of the coarser class that it is part of: by the last gap; by what ends
+# or continues a sequence, too; by uses, too; by length, too.
+_LEVELS = (4 * _USES * _LENGTHS, _USES * _LENGTHS, _LENGTHS, 1)
 
 # Ages in requests, in half octaves: 1, 2, 4, 5, 8, 11, 16, 22, 32, ...; a bin reaches up to the next edge.
 _EDGES: Integers = np.unique(np.floor(2.0 ** (np.arange(64) / 2)).astype(np.int64))
@@ -32,18 +35,24 @@ _PRIOR_WEIGHT = 2.0
 _PARENT_WEIGHT = 8.0
 
 
-def reuse_class(uses: int, ends: bool, continues: bool, length: int) -> int:
+def gap_class(gap: int) -> int:
+    """Of the requests from the last use but one to the last: 0 if there was one use only, else by powers of 2."""
+    return min(gap.bit_length(), _GAPS - 1)
+
+
+def reuse_class(uses: int, gap: int, ends: bool, continues: bool, length: int) -> int:
     """The class of a block whose user left.
 
     Args:
         uses: requests that used its content so far, 1 or more.
+        gap: `gap_class` of the time between the last two of these.
         ends: whether it was the last block of the last of these.
         continues: whether that request began with blocks that were known.
         length: blocks of that request.
     """
     used = min(uses if uses <= 4 else 2 + uses.bit_length(), _USES - 1)
     long = min((max(length, 1).bit_length() - 1) // 2, _LENGTHS - 1)
-    return ((used * 2 + ends) * 2 + continues) * _LENGTHS + long
+    return (((gap * 2 + ends) * 2 + continues) * _USES + used) * _LENGTHS + long
 
 
 def age_bins(ages: Integers) -> Integers:
@@ -63,7 +72,9 @@ class ReuseHazard:
     a class at an age is reuses over exposure, the requests that its spells were at that age: the actuarial estimate of
     a hazard from censored lives (Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 53,
     1958, section 2). A class of few spells is drawn towards the coarser one that it is part of, as by a gamma prior
-    with that rate for its mean: first by uses alone, then by what ends or continues a sequence, then by length.
+    with that rate for its mean: first what was used again and what was not, then by how soon it was used again the last
+    time, which says most of the next (O'Neil, O'Neil and Weikum, "The LRU-K page replacement algorithm", SIGMOD 1993,
+    section 2), then by what ends or continues a sequence, by uses, and by length.
 
     The worth of a block is the most hits per request of staying that it can give from now on, over all times at which
     one may give up on it: its Gittins index (Gittins, "Bandit processes and dynamic allocation indices", JRSS B 41,
@@ -71,11 +82,14 @@ class ReuseHazard:
     by maximizing hit density", NSDI 2018, with the best horizon in place of the longest.
     """
 
-    __slots__ = ("_ended", "_num_bins", "_reused")
+    __slots__ = ("_ended", "_kinds", "_num_bins", "_reused", "_row_of")
 
     def __init__(self) -> None:
-        self._ended: Floats = np.zeros((NUM_CLASSES, _NUM_BINS))
-        self._reused: Floats = np.zeros((NUM_CLASSES, _NUM_BINS))
+        # A row for each class that there ever was: few of all that are possible.
+        self._kinds: list[int] = []
+        self._row_of: Integers = np.full(NUM_CLASSES, -1, np.int64)
+        self._ended: Floats = np.zeros((64, _NUM_BINS))
+        self._reused: Floats = np.zeros((64, _NUM_BINS))
         self._num_bins = 1  # up to one above the highest age so far
 
     def end(self, kind: int, age: int, weight: float, *, reused: bool) -> None:
@@ -89,9 +103,12 @@ class ReuseHazard:
         """
         column = age_bin(age)
         self._num_bins = max(self._num_bins, min(column + 2, _NUM_BINS))
-        self._ended[kind, column] += weight
+        row = self._row_of[kind]
+        if row < 0:
+            row = self._add(kind)
+        self._ended[row, column] += weight
         if reused:
-            self._reused[kind, column] += weight
+            self._reused[row, column] += weight
 
     def fade(self, factor: float) -> None:
         """Let all that was seen so far count `factor` of what it counted."""
@@ -117,20 +134,41 @@ class ReuseHazard:
 
     def _rates(self, kinds: Integers, ages: Integers, weights: Floats, wanted: Integers, num_bins: int) -> Floats:
         """Reuses per request. [wanted classes, num_bins]"""
-        bins = age_bins(ages)
-        flat = np.bincount(kinds * _NUM_BINS + bins, weights, minlength=NUM_CLASSES * _NUM_BINS)
-        ended = (self._ended + flat.reshape(NUM_CLASSES, _NUM_BINS)).reshape(*_SHAPE, _NUM_BINS)[..., :num_bins]
-        reused = self._reused.reshape(*_SHAPE, _NUM_BINS)[..., :num_bins]
-        used, ends, continues, long = np.unravel_index(wanted, _SHAPE)
-        # Coarse to fine: [classes of the level, num_bins]
-        rates = _PRIOR[:num_bins][None]
+        for kind in np.union1d(kinds, wanted).tolist():
+            if self._row_of[kind] < 0:
+                self._add(kind)
+        num_rows, rows = len(self._kinds), self._row_of[wanted]
+        alive = np.bincount(self._row_of[kinds] * _NUM_BINS + age_bins(ages), weights, minlength=num_rows * _NUM_BINS)
+        ended = (self._ended[:num_rows] + alive.reshape(num_rows, _NUM_BINS))[:, :num_bins]
+        reused = self._reused[:num_rows, :num_bins]
+        all_kinds = np.asarray(self._kinds, np.int64)
+        # Coarse to fine: [wanted classes, num_bins]
+        rates = np.broadcast_to(_PRIOR[:num_bins], (len(wanted), num_bins))
         prior_weight = _PRIOR_WEIGHT
-        for place, index in (((1, 2, 3), used), ((3,), (used, ends, continues)), ((), (used, ends, continues, long))):
-            seen = reused.sum(axis=place)[index] if place else reused[index]
-            exposure = _exposure(ended.sum(axis=place)[index] if place else ended[index], num_bins)
-            rates = (seen + prior_weight) / (exposure + prior_weight / rates)
+        for groups in (np.minimum(all_kinds // _LEVELS[0], 1), *(all_kinds // size for size in _LEVELS)):
+            seen, exposure = _sums(groups, reused), _exposure(_sums(groups, ended), num_bins)
+            index = np.searchsorted(np.unique(groups), groups[rows])
+            rates = (seen[index] + prior_weight) / (exposure[index] + prior_weight / rates)
             prior_weight = _PARENT_WEIGHT
         return rates
+
+    def _add(self, kind: int) -> int:
+        """A row for a class that was never seen."""
+        row = len(self._kinds)
+        if row == len(self._ended):
+            self._ended = np.concatenate([self._ended, np.zeros_like(self._ended)])
+            self._reused = np.concatenate([self._reused, np.zeros_like(self._reused)])
+        self._kinds.append(kind)
+        self._row_of[kind] = row
+        return row
+
+
+def _sums(groups: Integers, values: Floats) -> Floats:
+    """The rows of `values` added up by their groups. [groups in ascending order, columns]"""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    return np.asarray(np.add.reduceat(values[order], starts, axis=0))
 
 
 def _exposure(ended: Floats, num_bins: int) -> Floats:
@@ -149,15 +187,22 @@ def _exposure(ended: Floats, num_bins: int) -> Floats:
 
 
 def _best_density(rates: Floats, widths: Floats) -> Floats:
-    """For each age, the largest ratio of hits to time until a later age. [classes, bins] as `rates`."""
-    hazard = rates * widths
-    passed = np.cumsum(hazard, axis=1)
-    before = passed - hazard
-    # Chance to be unused still at the start of bin j, if it is at the start of bin i: [classes, i, j]
-    alive = np.exp(-np.maximum(before[:, None, :] - before[:, :, None], 0.0))
-    hits = -np.expm1(-hazard)
-    gained = np.triu(alive * hits[:, None, :])
-    spent = np.triu(alive * (hits / rates)[:, None, :])
-    density = np.cumsum(gained, axis=2) / np.maximum(np.cumsum(spent, axis=2), 1e-300)
-    best: Floats = density.max(axis=2)
-    return best
+    """For each age, the largest ratio of hits to time until a later age. [classes, bins] as `rates`.
+
+    From the highest age down: what can be had until a later age is what the bin gives, and, if nothing happens in it,
+    what could be had from the next bin on.
+    """
+    rates = np.ascontiguousarray(rates.T)  # [bins, classes]
+    hits = -np.expm1(-rates * widths[:, None])
+    times = hits / rates
+    num_bins = len(rates)
+    gained, spent = hits.copy(), times.copy()  # until the end of each bin, from the one that is looked at
+    best = np.empty_like(rates)
+    for start in range(num_bins - 1, -1, -1):
+        stays = 1.0 - hits[start]
+        for sums, own in ((gained, hits[start]), (spent, times[start])):
+            later = sums[start + 1 :]
+            later *= stays
+            later += own
+        best[start] = (gained[start:] / np.maximum(spent[start:], 1e-300)).max(axis=0)
+    return np.asarray(best.T)

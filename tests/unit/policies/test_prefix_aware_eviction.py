@@ -12,7 +12,7 @@ import pytest
 from vcore_policies.eviction.lfu import LFUEviction
 from vcore_policies.eviction.options import PrefixAwareOptions
 from vcore_policies.eviction.prefix_aware import PrefixAwareEviction
-from vcore_policies.eviction.reuse_hazard import ReuseHazard, age_bin, age_bins, reuse_class
+from vcore_policies.eviction.reuse_hazard import NUM_CLASSES, ReuseHazard, age_bin, age_bins, gap_class, reuse_class
 
 from vcore.interfaces.eviction import EvictionContext, EvictionPolicy
 from vcore.simulate import CacheReplay, optimal_cache, replay_cache
@@ -35,28 +35,35 @@ def test_ages_fall_into_half_octaves() -> None:
     assert age_bins(np.array(ages)).tolist() == [age_bin(age) for age in ages]
 
 
-def test_classes_differ_by_uses_end_beginning_and_length_and_have_a_bound() -> None:
-    base = reuse_class(3, False, True, 100)
+def test_classes_differ_by_all_that_is_known_of_a_block_and_have_a_bound() -> None:
+    gap = gap_class(9)
+    base = reuse_class(3, gap, False, True, 100)
     others = [
-        reuse_class(4, False, True, 100),
-        reuse_class(3, True, True, 100),
-        reuse_class(3, False, False, 100),
-        reuse_class(3, False, True, 1000),
+        reuse_class(4, gap, False, True, 100),
+        reuse_class(3, gap_class(4), False, True, 100),
+        reuse_class(3, gap, True, True, 100),
+        reuse_class(3, gap, False, False, 100),
+        reuse_class(3, gap, False, True, 1000),
     ]
-    assert len({base, *others}) == 5
-    assert reuse_class(3, False, True, 127) == base
-    assert reuse_class(2**60, True, True, 2**60) < 24 * 2 * 2 * 12
+    assert len({base, *others}) == 6
+    assert reuse_class(3, gap, False, True, 127) == base
+    assert reuse_class(2**60, gap_class(2**60), True, True, 2**60) < NUM_CLASSES
+
+
+def test_gaps_differ_by_powers_of_2_and_none_differs_from_all() -> None:
+    assert [gap_class(gap) for gap in (0, 1, 2, 3, 4, 7, 8)] == [0, 1, 2, 2, 3, 3, 4]
+    assert gap_class(2**60) == gap_class(2**61)
 
 
 def test_before_anything_is_seen_worth_falls_with_age() -> None:
-    found = worths(ReuseHazard(), reuse_class(1, False, False, 10), age=500)
+    found = worths(ReuseHazard(), reuse_class(1, 0, False, False, 10), age=500)
     assert found == sorted(found, reverse=True)
     assert found[0] == pytest.approx(0.5 / 11, rel=0.1)
 
 
 def test_what_is_never_reused_is_worth_ever_less_and_what_is_always_reused_more() -> None:
     hazard = ReuseHazard()
-    dead, alive = reuse_class(1, True, False, 10), reuse_class(1, False, False, 10)
+    dead, alive = reuse_class(1, 0, True, False, 10), reuse_class(1, 0, False, False, 10)
     before = worths(hazard, dead)[0]
     for _ in range(200):
         hazard.end(dead, 60, 1.0, reused=False)
@@ -68,7 +75,7 @@ def test_what_is_never_reused_is_worth_ever_less_and_what_is_always_reused_more(
 def test_a_long_wait_for_a_sure_reuse_is_worth_its_hits_over_its_time() -> None:
     """All spells of a class are reused at age 100: at age 1 that is a hit in about 100 requests; close to it, more."""
     hazard = ReuseHazard()
-    kind = reuse_class(2, False, True, 10)
+    kind = reuse_class(2, gap_class(100), False, True, 10)
     for _ in range(10_000):
         hazard.end(kind, 100, 1.0, reused=True)
     found = worths(hazard, kind, age=90)
@@ -77,26 +84,49 @@ def test_a_long_wait_for_a_sure_reuse_is_worth_its_hits_over_its_time() -> None:
 
 
 def test_rates_are_reuses_over_exposure_drawn_towards_the_coarser_class() -> None:
-    """One class, one bin: by hand through the three levels."""
+    """One bin: by hand through the five levels, of which the three kinds share more and more."""
     hazard = ReuseHazard()
-    kind, cousin = reuse_class(1, False, False, 10), reuse_class(1, True, False, 10)
+    kind = reuse_class(2, gap_class(3), False, False, 10)
+    other_length = reuse_class(2, gap_class(3), False, False, 1000)
+    other_gap = reuse_class(2, gap_class(30), False, False, 10)
+    used_once = reuse_class(1, 0, False, False, 10)
     for _ in range(30):
         hazard.end(kind, 1, 1.0, reused=True)
     for _ in range(50):
-        hazard.end(cousin, 1, 1.0, reused=False)
-    wanted = np.array([kind, cousin])
+        hazard.end(other_length, 1, 1.0, reused=False)
+        hazard.end(other_gap, 1, 1.0, reused=False)
+        hazard.end(used_once, 1, 1.0, reused=False)
+    wanted = np.array([kind, other_length, other_gap])
     found = hazard._rates(NONE, NONE, np.zeros(0), wanted, 1)[:, 0]
-    by_uses = (30 + 2) / (80 + 2 / (0.5 / 11))
-    for row, (reuses, exposure) in enumerate([(30, 30), (0, 50)]):
-        by_end = (reuses + 8) / (exposure + 8 / by_uses)
-        assert found[row] == pytest.approx((reuses + 8) / (exposure + 8 / by_end))
+    reused_before = (30 + 2) / (130 + 2 / (0.5 / 11))
+    for row, levels in enumerate([[(30, 80)] * 3 + [(30, 30)], [(30, 80)] * 3 + [(0, 50)], [(0, 50)] * 4]):
+        rate = reused_before
+        for reuses, exposure in levels:
+            rate = (reuses + 8) / (exposure + 8 / rate)
+        assert found[row] == pytest.approx(rate)
+
+
+def test_more_classes_than_rows_at_first() -> None:
+    hazard = ReuseHazard()
+    kinds = [
+        reuse_class(uses, gap_class(gap), False, False, 10)
+        for uses in (2, 3, 4, 5, 8, 16, 32, 64, 128, 256)
+        for gap in (1, 4, 16, 64, 256, 1024, 4096)
+    ]
+    kinds = sorted(set(kinds))
+    for place, kind in enumerate(kinds):
+        for _ in range(200):
+            hazard.end(kind, 2, 1.0, reused=place % 2 == 0)
+    assert len(kinds) > 64
+    found = hazard._rates(NONE, NONE, np.zeros(0), np.array(kinds), 2)[:, 1]
+    assert min(found[::2]) > 2 * max(found[1::2])
 
 
 def test_worth_is_the_best_of_all_horizons() -> None:
     """The array form against sums, one horizon at a time."""
     hazard = ReuseHazard()
     rng = random.Random(1)
-    kind = reuse_class(1, False, False, 10)
+    kind = reuse_class(1, 0, False, False, 10)
     for _ in range(300):
         hazard.end(kind, rng.choice([1, 2, 9, 9, 9, 40, 300]), 1.0, reused=rng.random() < 0.6)
     rates = hazard._rates(NONE, NONE, np.zeros(0), np.array([kind]), 16)[0]
@@ -115,7 +145,7 @@ def test_worth_is_the_best_of_all_horizons() -> None:
 
 def test_old_experience_fades() -> None:
     hazard = ReuseHazard()
-    kind = reuse_class(1, False, False, 10)
+    kind = reuse_class(1, 0, False, False, 10)
     for _ in range(100):
         hazard.end(kind, 50, 1.0, reused=False)
     low = worths(hazard, kind)[0]
