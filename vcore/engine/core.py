@@ -261,3 +261,8 @@ def _count(scheduled: SchedulerOutput, output: StepOutput) -> None:
     output.num_decodes = num_decodes = scheduled.num_decodes
     if num_decodes < num_requests:
         output.num_prompt_tokens = scheduled.num_total_tokens - num_decodes
+    if scheduled.new_rows and num_decodes:  # a prompt may have one token that is not cached
+        begun = {new.row for new in scheduled.new_rows}
+        num_begun = sum(row in begun for row in scheduled.rows[:num_decodes].tolist())
+        output.num_decodes -= num_begun
+        output.num_prompt_tokens += num_begun

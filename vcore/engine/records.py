@@ -44,9 +44,9 @@ class StepRecord:
     """Seconds, monotonic: when the loop began with it. Where steps overlap on the device, it is collected here."""
     end: float
     num_prompt_tokens: int
-    """Tokens computed for requests that had several: of prompts, or what a preempted request computes again."""
+    """Tokens computed for requests that begin or had several: of prompts, or what a preempted one computes again."""
     num_decodes: int
-    """Requests with one token to compute."""
+    """Other requests, with one token to compute."""
     num_requests: int
     """Requests that were computed."""
     num_output_tokens: int = 0

@@ -53,6 +53,6 @@ class StepOutput:
     num_requests: int = 0
     """Requests that were computed, whether they got a token or not."""
     num_prompt_tokens: int = 0
-    """Tokens computed for requests that had several: of prompts, or what a preempted request computes again."""
+    """Tokens computed for requests that begin or had several: of prompts, or what a preempted one computes again."""
     num_decodes: int = 0
-    """Requests with one token to compute: nearly always the next after the one they sampled last."""
+    """Other requests, with one token to compute: the next after the one they sampled last, or a prompt's last chunk."""

@@ -150,6 +150,16 @@ def test_a_step_says_what_it_computed(core: EngineCore) -> None:
     assert (core.step().step_id, core.faults, core.failed_steps) == (0, (), 0)
 
 
+def test_a_single_token_of_a_prompt_is_one_of_a_prompt(core: EngineCore) -> None:
+    """It is computed as a decode is, beside one that is."""
+    core.add_request(request("a", num_prompt=9))
+    core.step()
+    core.add_request(request("one", num_prompt=1))
+    core.add_request(request("other", num_prompt=1))
+    told = [(one.num_requests, one.num_prompt_tokens, one.num_decodes) for one in (core.step(), core.step())]
+    assert told == [(3, 2, 1), (3, 0, 3)]
+
+
 def test_the_block_map_shows_who_uses_what(core: EngineCore) -> None:
     core.add_request(request("a", num_prompt=10))
     core.step()
