@@ -130,16 +130,11 @@ class DecodeGraphs:
                     self._capture(size, samples, sharing)
         return len(self._graphs)
 
-    def rehearse(self) -> int:
-        """Launch once the kernels of all graphs, but for attention of shared blocks; nothing is captured.
-
-        Returns:
-            The largest size.
-        """
+    def rehearse(self) -> None:
+        """Launch once the kernels of all graphs, but for attention of shared blocks; nothing is captured."""
         for size in self._sizes:
             self._input.fill(_NO_ROWS, size)
             self._compute(size, samples=True, shares=False)
-        return self._sizes[-1]
 
     def measure(self, *, shares: bool = False) -> int:
         """About how many bytes the graphs of `capture_all` take, found by capturing the largest and the smallest."""

@@ -123,9 +123,10 @@ class ForwardPass:
     @torch.inference_mode()
     def _rehearse(self) -> None:
         """Launch the kernels of any step that there may be, with whatever cache there is."""
-        num_tokens = 0 if self.graphs is None else self.graphs.rehearse()
         arguments = (self._model, self.compute_logits, self.attention, self._settings, self.layout, self.caches or ())
-        Rehearsal(*arguments).run(beyond=num_tokens)
+        Rehearsal(*arguments).run(beyond=max(self._settings.graph_sizes, default=0))
+        if self.graphs is not None:
+            self.graphs.rehearse()
 
     @torch.inference_mode()
     def record_all(self) -> None:

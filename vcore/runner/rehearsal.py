@@ -113,15 +113,12 @@ class Rehearsal:
 
     @torch.inference_mode()
     def run(self, *, beyond: int = 0) -> None:
-        """Compute all of them.
+        """Compute all of them, the largest first: its kernels take the longest to compile.
 
         Args:
             beyond: steps of so many tokens are computed elsewhere, but for their attention.
         """
         largest = largest_metadata(self._settings)
-        for num_tokens in either_side_of_powers(2, largest.num_tokens)[:-1]:
-            if num_tokens > beyond:
-                self._forward(self._context(null_metadata(self._settings, num_tokens, None)), num_tokens)
         latent = any(isinstance(spec, LatentCacheSpec) for spec in self._specs)
         steps = [
             (metadata.num_tokens, self._context(metadata))
@@ -132,6 +129,9 @@ class Rehearsal:
         hidden_states = self._forward(every, largest.num_tokens)
         for rows in {1, min(self._settings.max_num_seqs, largest.num_tokens)}:
             self._choose(self._compute_logits(hidden_states[:rows]))
+        for num_tokens in either_side_of_powers(2, largest.num_tokens)[:-1]:
+            if num_tokens > beyond:
+                self._forward(self._context(null_metadata(self._settings, num_tokens, None)), num_tokens)
 
     def _with_shared_blocks(self, steps: list[AttentionMetadata]) -> list[AttentionMetadata]:
         """The steps, and those of decode rows again, with blocks that the rows have in common, where they matter."""

@@ -115,7 +115,7 @@ def test_model_attention_and_choice_are_rehearsed(setup_runner: Make, monkeypatc
     Rehearsal(model, model.compute_logits, forward.attention, forward._settings, forward.layout, forward.caches).run(
         beyond=5
     )
-    assert sizes == [8, 9, 16, 17, 32, 33, 64]
+    assert sizes == [64, 8, 9, 16, 17, 32, 33]
     steps = attention_steps(forward._settings, latent=False)
     shared = [step for step in seen if step.num_shared_blocks is not None]
     kinds = 2  # of layers: with a window, and without
@@ -153,6 +153,6 @@ def test_kernels_are_compiled_once_before_anything_is_recorded(
     )
     monkeypatch.setattr(Rehearsal, "run", lambda self, *, beyond: done.append(beyond))
     runner = setup_runner(graph_sizes=(1, 2, 4, 8)).runner
-    assert done == [*((size, True, False) for size in (1, 2, 4, 8)), 8]
+    assert done == [8, *((size, True, False) for size in (1, 2, 4, 8))]
     runner.initialize_cache(9)
     assert len(done) == 5
