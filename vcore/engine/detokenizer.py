@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vcore.engine.stop_strings import StopMatch, StopStringFinder
+from vcore.engine.stop_strings import StopMatch, StopStringFinder, StopStrings
 from vcore.sampling_params import SamplingParams
 
 __all__ = ["Detokenizer", "TextStream"]
@@ -42,15 +42,16 @@ class Detokenizer:
         "_text",
     )
 
-    def __init__(self, stream: TextStream, params: SamplingParams) -> None:
+    def __init__(self, stream: TextStream, params: SamplingParams, stops: StopStrings | None = None) -> None:
         """Begin with no text.
 
         Args:
             stream: fresh; owned by this object from now on.
             params: gives the stop strings, `min_tokens` and `include_stop_str_in_output`.
+            stops: the stop strings, if they are prepared already, as for other samples.
         """
         self._stream = stream
-        self._finder = StopStringFinder(params.stop) if params.stop else None
+        self._finder = StopStringFinder(stops or StopStrings(params.stop)) if params.stop else None
         self._min_tokens = params.min_tokens
         self._include_stop = params.include_stop_str_in_output
         self._num_tokens = 0

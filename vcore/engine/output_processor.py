@@ -14,6 +14,7 @@ from vcore.engine.input_processor import ProcessedRequest
 from vcore.engine.request import EngineRequest, FinishReason
 from vcore.engine.request_state import RequestState, SampleState, StepLatencies
 from vcore.engine.step_output import Finished, StepOutput
+from vcore.engine.stop_strings import StopStrings
 from vcore.outputs import RequestMetrics, RequestOutput
 
 if TYPE_CHECKING:
@@ -72,22 +73,25 @@ class OutputProcessor:
             prompt_logprobs=None if params.prompt_logprobs is None else [None],
             pooling=processed.pooling,
         )
+        stops = StopStrings(params.stop) if params.stop else None
         for engine_request in processed.engine_requests:
-            sample = self._make_sample(request, engine_request)
+            sample = self._make_sample(request, engine_request, stops)
             request.samples.append(sample)
             self._samples[engine_request.request_id] = sample
         request.num_unfinished = len(request.samples)
         self._requests[request.request_id] = request
         return request
 
-    def _make_sample(self, request: RequestState, engine_request: EngineRequest) -> SampleState:
+    def _make_sample(
+        self, request: RequestState, engine_request: EngineRequest, stops: StopStrings | None
+    ) -> SampleState:
         params = engine_request.params
         detokenizer = None
         if self._tokenizer is not None and params.detokenize:
             stream = self._tokenizer.new_stream(
                 engine_request.prompt_token_ids, skip_special_tokens=params.skip_special_tokens
             )
-            detokenizer = Detokenizer(stream, params)
+            detokenizer = Detokenizer(stream, params, stops)
         wanted = params.logprobs is not None
         return SampleState(
             request=request,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["StopMatch", "StopStringFinder"]
+__all__ = ["StopMatch", "StopStringFinder", "StopStrings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,19 @@ class StopMatch:
     end: int
 
 
+class StopStrings:
+    """Strings to look for, prepared once for all texts in which they are; never changed."""
+
+    __slots__ = ("failures", "firsts", "strings")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        """Prepare `stops`, none of them empty; it takes time by their characters."""
+        # Longest first, so that the first to complete at a character is the one to report.
+        self.strings = tuple(sorted(dict.fromkeys(stops), key=len, reverse=True))
+        self.failures = tuple(_failure_table(stop) for stop in self.strings)
+        self.firsts = frozenset(stop[0] for stop in self.strings)
+
+
 class StopStringFinder:
     """Looks for several strings in growing text.
 
@@ -32,12 +45,9 @@ class StopStringFinder:
 
     __slots__ = ("_failures", "_firsts", "_length", "_states", "_stops")
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        """Prepare to look for `stops`, none of them empty."""
-        # Longest first, so that the first to complete at a character is the one to report.
-        self._stops = tuple(sorted(dict.fromkeys(stops), key=len, reverse=True))
-        self._failures = tuple(_failure_table(stop) for stop in self._stops)
-        self._firsts = frozenset(stop[0] for stop in self._stops)
+    def __init__(self, stops: StopStrings) -> None:
+        """Look for `stops` in a text that begins now."""
+        self._stops, self._failures, self._firsts = stops.strings, stops.failures, stops.firsts
         self._states = [0] * len(self._stops)
         self._length = 0
 

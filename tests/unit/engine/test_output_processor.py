@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vcore.engine import output_processor
 from vcore.engine.input_processor import InputProcessor, ProcessedRequest
 from vcore.engine.output_processor import OutputProcessor
 from vcore.engine.request import FinishReason
 from vcore.engine.step_output import Finished, Started, StepOutput
+from vcore.engine.stop_strings import StopStrings
 from vcore.interfaces.step import TokenLogprobs
 from vcore.outputs import RequestOutput
 from vcore.sampling_params import SamplingParams
@@ -172,6 +175,25 @@ def test_the_samples_of_a_request_come_together(byte_tokenizer: Tokenizer) -> No
         (1, "xyz", "length"),
     ]
     assert harness.outputs.num_requests == 0
+
+
+def test_stop_strings_are_prepared_once_for_all_samples(
+    byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[StopStrings] = []
+
+    class Watched(StopStrings):
+        def __init__(self, stops: Sequence[str]) -> None:
+            super().__init__(stops)
+            made.append(self)
+
+    monkeypatch.setattr(output_processor, "StopStrings", Watched)
+    harness = Harness(byte_tokenizer)
+    samples = [request.request_id for request in harness.add(n=3, stop=["bc", "d"]).engine_requests]
+    assert [one.strings for one in made] == [("bc", "d")]
+    for sample, text in zip(samples, (b"abc", b"ad", b"bbc"), strict=True):
+        harness.feed(sample, text)
+    assert [stop for *_, stop in harness.finishes] == ["bc", "d", "bc"]
 
 
 def test_logprobs_by_token_id_with_texts(byte_tokenizer: Tokenizer) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcore.engine.stop_strings import StopMatch, StopStringFinder
+from vcore.engine.stop_strings import StopMatch, StopStringFinder, StopStrings
 
 STOPS = st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=4)
 TEXT = st.text("ab", max_size=30)
@@ -37,7 +37,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 @given(TEXT, STOPS, st.lists(st.integers(0, 100), max_size=6))
 def test_finds_what_a_naive_search_finds_however_it_is_cut(text: str, stops: list[str], places: list[int]) -> None:
-    finder = StopStringFinder(stops)
+    finder = StopStringFinder(StopStrings(stops))
     found = None
     fed = ""
     for piece in cut(text, places):
@@ -52,7 +52,7 @@ def test_finds_what_a_naive_search_finds_however_it_is_cut(text: str, stops: lis
 @given(TEXT, STOPS, st.integers(0, 30))
 def test_what_ends_in_pieces_that_do_not_count_is_passed_over(text: str, stops: list[str], uncounted: int) -> None:
     """Character by character, the first `uncounted` ones do not count."""
-    finder = StopStringFinder(stops)
+    finder = StopStringFinder(StopStrings(stops))
     found = None
     for i, char in enumerate(text):
         found = finder.feed(char, counts=i >= uncounted)
@@ -66,22 +66,22 @@ def test_what_ends_in_pieces_that_do_not_count_is_passed_over(text: str, stops: 
 
 @pytest.mark.parametrize("place", range(1, 8))
 def test_a_stop_string_cut_in_two_at_every_place(place: int) -> None:
-    finder = StopStringFinder(["STOP now"])
+    finder = StopStringFinder(StopStrings(["STOP now"]))
     assert finder.feed("go on. " + "STOP now"[:place]) is None
     assert finder.num_held == place
     assert finder.feed("STOP now"[place:] + " and more") == StopMatch("STOP now", 7, 15)
 
 
 def test_the_one_that_ends_first_wins_even_if_another_begins_earlier() -> None:
-    assert StopStringFinder(["abcd", "bc"]).feed("abcd") == StopMatch("bc", 1, 3)
+    assert StopStringFinder(StopStrings(["abcd", "bc"])).feed("abcd") == StopMatch("bc", 1, 3)
 
 
 def test_of_two_that_end_together_the_longest_wins() -> None:
-    assert StopStringFinder(["c", "abc"]).feed("abc") == StopMatch("abc", 0, 3)
+    assert StopStringFinder(StopStrings(["c", "abc"])).feed("abc") == StopMatch("abc", 0, 3)
 
 
 def test_a_beginning_that_comes_to_nothing_is_let_go_but_for_what_may_begin_again() -> None:
-    finder = StopStringFinder(["aab"])
+    finder = StopStringFinder(StopStrings(["aab"]))
     finder.feed("xaaa")
     assert finder.num_held == 2
     finder.feed("c")

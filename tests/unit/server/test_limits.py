@@ -142,6 +142,17 @@ def test_what_is_nested_too_deeply_for_what_reads_it_is_wrong_and_no_fault(serve
             assert response.status_code == 400, (depth, response.text)
 
 
+@pytest.mark.parametrize("field", ["stop", "bad_words"])
+def test_words_are_bounded_all_together(server: Any, field: str) -> None:
+    words = [f"{number:0>1024}" for number in range(64)]
+    assert server.post(COMPLETIONS, BODY | {field: words}).status_code == 200
+    response = server.post(COMPLETIONS, BODY | {field: [*words, "x"]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == field
+    assert error["message"].startswith(f"{field}: has 65537 characters; at most 65536 are taken")
+
+
 def test_another_content_type_is_refused(server: Any) -> None:
     response = server.request("POST", COMPLETIONS, content=b'{"prompt": "a"}')
     assert response.status_code == 400

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 __all__ = ["MAX_BIASES", "MAX_ITEMS", "MAX_TOOLS", "TokenIds", "Word", "Words", "check_items"]
@@ -16,8 +16,19 @@ MAX_BIASES = 1 << 16
 """Most entries of `logit_bias`."""
 _MAX_ID = 2**31 - 1
 
+_MAX_CHARACTERS = 1 << 16
+"""Most of a list of words, all together."""
+
+
+def _check_words(words: list[str]) -> list[str]:
+    if (count := sum(map(len, words))) > _MAX_CHARACTERS:
+        context = {"count": count, "most": _MAX_CHARACTERS}
+        raise PydanticCustomError("too_long", "has {count} characters; at most {most} are taken", context)
+    return words
+
+
 Word = Annotated[str, Field(min_length=1, max_length=4096)]
-Words = Annotated[list[Word], Field(max_length=1 << 10)]
+Words = Annotated[list[Word], Field(max_length=1 << 10), AfterValidator(_check_words)]
 """Stop strings, or words that are not wanted; each is looked for in all that is generated."""
 
 
