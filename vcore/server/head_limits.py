@@ -51,7 +51,7 @@ class HeadLimits(LimitedConnection):
         self._progressed = False
         super().data_received(data)
         self._num_bytes = 0 if self._progressed else self._num_bytes + len(data)
-        if self.transport.is_closing():
+        if self.refused or self.transport.is_closing():  # by what was parsed
             return
         if self._num_bytes > MAX_HEAD_BYTES:
             self._refuse()

@@ -6,7 +6,7 @@ it does not even notice. The request that runs would run to its end for nobody, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,7 +40,10 @@ class PipelinedConnection(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+        parser = cast("RequestParser | None", self.parser)
         super().connection_lost(exc)
+        if parser is not None:
+            parser.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and see to it that more can come."""

@@ -47,6 +47,10 @@ class RequestParser:
             else:
                 return
 
+    def close(self) -> None:
+        """Parse no more. It lets go of the connection, which would else be freed by the collector of garbage alone."""
+        self._parser = None
+
     def get_http_version(self) -> str:
         """Of the last head."""
         version: str = self._parser.get_http_version()

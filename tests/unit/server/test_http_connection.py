@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,7 @@ from uvicorn.server import ServerState
 
 from vcore.server import http_connection, limited_connection
 from vcore.server.client_warnings import ClientWarnings
+from vcore.server.head_limits import MAX_HEAD_BYTES
 from vcore.server.http_connection import HttpConnection
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
@@ -164,6 +167,22 @@ def test_an_idle_connection_is_not_kept_for_an_answer_that_nobody_reads(num_unse
     asyncio.run(main())
 
 
+def test_a_connection_that_is_lost_does_not_wait_for_the_collector_of_garbage() -> None:
+    async def main() -> None:
+        made, _ = connection()
+        made.data_received(REQUEST[:10])
+        made.connection_lost(None)
+        lost = weakref.ref(made)
+        del made
+        assert lost() is None
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
 def test_what_is_no_http_is_told_in_the_shape_of_all_errors() -> None:
     async def main() -> None:
         made, transport = connection()
@@ -259,6 +278,13 @@ def test_a_broken_chunk_is_refused_and_its_application_sees_its_client_leave(
     assert ends == ["close"]
     assert app.heard[-1] == "http.disconnect"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_broken_chunk_that_is_longer_than_a_head_may_be_is_refused_once() -> None:
+    answer, ends = talk(Reader(), CHUNKED, b"z" * (2 * MAX_HEAD_BYTES))
+    assert code(answer) == "invalid_http"
+    assert ends == ["close"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
