@@ -42,6 +42,7 @@ def _is_long(value: Any) -> bool:  # whatever JSON holds
     length, waiting = 0, [value]
     while waiting and length <= _LONG:
         one = waiting.pop()
+        length += 1  # empty lists, too, take time
         if isinstance(one, str):
             length += len(one)
         elif isinstance(one, Mapping):
@@ -49,8 +50,6 @@ def _is_long(value: Any) -> bool:  # whatever JSON holds
             waiting += one.values()
         elif isinstance(one, Sequence):
             waiting += one
-        else:
-            length += 1
     return length > _LONG
 
 

@@ -183,6 +183,7 @@ def test_no_more_is_looked_at_than_it_takes_to_see_that_it_is_long() -> None:
         __getitem__ = __iter__ = __len__ = values
 
     assert _is_long([Unread(), "x" * 5000])
+    assert _is_long([Unread(), [[]] * 5000])
     assert not _is_long([["short"] * 3, {"n": 1}])
 
 
