@@ -177,7 +177,8 @@ class Supervisor:
         if isinstance(message, HealthChanged):
             self._set(self.status.state, faults=message.faults, failed_steps=message.failed_steps)
         else:
-            if self._working_since is None and isinstance(message, StepDone):
+            # Ends of requests that no step has seen are told without one.
+            if self._working_since is None and isinstance(message, StepDone) and message.output.step_id:
                 self._working_since = time.monotonic()
             self._user.on_message(message)
 

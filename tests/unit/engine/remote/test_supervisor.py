@@ -182,7 +182,7 @@ def test_one_that_ends_soon_after_every_start_is_given_up_and_each_death_is_told
     asyncio.run(check())
 
 
-def step() -> StepDone:
+def step(step_id: int) -> StepDone:
     stats = SchedulerStats(
         running=0,
         waiting=0,
@@ -193,7 +193,7 @@ def step() -> StepDone:
         prefix_hit_tokens=0,
         preemptions=0,
     )
-    return StepDone(StepOutput(finished={}, time=0.0), stats, 0.0, 0.0)
+    return StepDone(StepOutput(finished={}, time=0.0, step_id=step_id), stats, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(("works", "end"), [(True, "ready"), (False, "dead")])
@@ -203,8 +203,7 @@ def test_however_long_it_waits_for_its_first_step_it_was_not_healthy_before(work
         await world.supervisor.start()
         for number in range(3):
             await world.until("ready")
-            if works:
-                world.links[number].says(step())
+            world.links[number].says(step(int(works)))  # 0: only requests have ended
             world.links[number].says(EngineDied("gone"))
         await world.until(end)
         await world.supervisor.close()
