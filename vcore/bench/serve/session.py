@@ -56,10 +56,11 @@ def measure_serving(
             return Session(target.info(), source, result)
 
     with contextlib.ExitStack() as stack:
+        # Left last: it waits for its threads, of which one waits for the process until that is ended.
+        runner = stack.enter_context(asyncio.Runner(loop_factory=loop_factory()))
         process = None
         if offline is not None:
             process = stack.enter_context(OfflineProcess(offline.limited(options.max_concurrency)))
-        runner = stack.enter_context(asyncio.Runner(loop_factory=loop_factory()))
         session = runner.run(serve(process))
         if process is not None and not process.is_on_cpu:
             report("the same requests through LLM.generate")
