@@ -80,10 +80,10 @@ def compile_ahead(device: torch.device, compute: Callable[[], object], workers: 
 
 
 def _found(name: str) -> Any:
-    """What is called so beside Triton's kernels; None without Triton."""
+    """What is called so beside Triton's kernels; None without Triton, or with one that lacks what that imports."""
     try:
         return resolve_name(f"vcore.ops.triton.compile_ahead:{name}")
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "triton":
             raise
         return None

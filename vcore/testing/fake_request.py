@@ -1,4 +1,4 @@
-"""`FakeRequest`: a request as a scheduling policy sees it, for tests that ask a policy directly."""
+"""`FakeRequest`: a request as scheduling and routing policies see it, for tests that ask a policy directly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _arrivals = itertools.count()
 
 @dataclass(eq=False)
 class FakeRequest:
-    """What `vcore.interfaces.RequestView` asks for, all of it settable. Each arrives after those made before."""
+    """What `vcore.interfaces.RequestView` and `ArrivalView` ask for, all settable. Each arrives after those made before."""
 
     arrival_index: int = field(default_factory=lambda: next(_arrivals))
     arrival_time: float = 0.0

@@ -21,6 +21,6 @@ class PowerOfTwoOptions(PluginOptions):
 class PrefixAwareRoutingOptions(PluginOptions):
     """Options of `prefix_aware`."""
 
-    slack: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.5
+    slack: Annotated[float, Field(ge=1.0, le=1e6)] = 1.5
     """How many times the mean number of unfinished requests, rounded up, a replica may have and still be chosen for
     what it has cached. 1 balances loads first; a large number goes by the cache alone."""

@@ -31,6 +31,15 @@ def test_nothing_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_ahead(CUDA, refuse)
 
 
+def test_nothing_with_a_triton_that_lacks_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise ImportError(name, name="triton.runtime.cache")
+
+    monkeypatch.setattr(implementation, "resolve_name", missing)
+    compile_ahead(CUDA, refuse)
+    AheadCompiler(CUDA).run(refuse)
+
+
 def test_another_missing_module_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> object:
         raise ModuleNotFoundError(name, name="vcore.ops.nothing")

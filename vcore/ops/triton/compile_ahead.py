@@ -45,10 +45,15 @@ def prepare(device: torch.device) -> CompileWorkers | None:
             workers = CompileWorkers()
         except OSError:
             logger.debug("kernels are compiled in threads alone", exc_info=True)
-    if device.index is not None:
-        torch.cuda.set_device(device)
-    driver.active.get_current_target()  # compiles Triton's driver
-    triton_key()  # reads all of Triton
+    try:
+        if device.index is not None:
+            torch.cuda.set_device(device)
+        driver.active.get_current_target()  # compiles Triton's driver
+        triton_key()  # reads all of Triton
+    except BaseException:
+        if workers is not None:
+            workers.close()
+        raise
     return workers
 
 
@@ -184,9 +189,11 @@ def _noting() -> Iterator[None]:
     """Let this thread's launches only ask for the kernel."""
     launching, owner = KernelInterface.__getitem__, threading.get_ident()
     asked: set[int] = set()
+    is_over = False
 
     def asking(kernel: Any, grid: Any) -> Callable[..., None]:
-        if threading.get_ident() != owner:
+        # Over, and yet called: another thread began to note before this one ended, and then put this back.
+        if is_over or threading.get_ident() != owner:
             launch: Callable[..., None] = launching(kernel, grid)
             return launch
 
@@ -203,4 +210,5 @@ def _noting() -> Iterator[None]:
     try:
         yield
     finally:
+        is_over = True
         KernelInterface.__getitem__ = launching

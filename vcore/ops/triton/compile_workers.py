@@ -106,11 +106,12 @@ class CompileWorkers:
         """
         handed: dict[int, Any] = {}
         num_free, number, heard = 0, 0, time.monotonic()
-        while jobs or handed or not are_all_there():
+        # Asked in this order: what is added last is seen once nothing more will be.
+        while not are_all_there() or jobs or handed:
             if num_free and jobs:
                 with suppress(IndexError):
                     job = jobs.popleft()
-                    num_free, number = num_free - 1, number + 1
+                    num_free, number, heard = num_free - 1, number + 1, time.monotonic()
                     handed[number] = job
                     if not self._send(request_of(job).encode(number)):
                         break
