@@ -13,7 +13,7 @@ _arrivals = itertools.count()
 
 @dataclass(eq=False)
 class FakeRequest:
-    """What `vcore.interfaces.RequestView` and `ArrivalView` ask for, all settable. Each arrives after those made before."""
+    """What `RequestView` and `ArrivalView` of `vcore.interfaces` ask for, settable. Each arrives after those before."""
 
     arrival_index: int = field(default_factory=lambda: next(_arrivals))
     arrival_time: float = 0.0
