@@ -118,7 +118,7 @@ class OfflineProcess:
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
-            raise EngineError("the offline engine's process ended before it had measured anything") from None
+            raise EngineError("the offline engine's process ended before it had answered") from None
         if isinstance(answer, BaseException):
             raise answer
         return answer

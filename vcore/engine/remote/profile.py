@@ -42,6 +42,7 @@ class Profile:
 
         Raises:
             EngineError: none is being taken.
+            EngineDeadError: the engine is not ready, or dies meanwhile.
         """
         target = self._folder.end()
         await self._ask("stop_profile", None)
