@@ -180,17 +180,17 @@ def test_the_samples_of_a_request_come_together(byte_tokenizer: Tokenizer) -> No
 def test_stop_strings_are_prepared_once_for_all_samples(
     byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[StopStrings] = []
+    made: list[tuple[str, ...]] = []
 
     class Watched(StopStrings):
         def __init__(self, stops: Sequence[str]) -> None:
             super().__init__(stops)
-            made.append(self)
+            made.append(tuple(stops))
 
     monkeypatch.setattr(output_processor, "StopStrings", Watched)
     harness = Harness(byte_tokenizer)
     samples = [request.request_id for request in harness.add(n=3, stop=["bc", "d"]).engine_requests]
-    assert [one.strings for one in made] == [("bc", "d")]
+    assert made == [("bc", "d")]
     for sample, text in zip(samples, (b"abc", b"ad", b"bbc"), strict=True):
         harness.feed(sample, text)
     assert [stop for *_, stop in harness.finishes] == ["bc", "d", "bc"]

@@ -86,3 +86,17 @@ def test_a_beginning_that_comes_to_nothing_is_let_go_but_for_what_may_begin_agai
     assert finder.num_held == 2
     finder.feed("c")
     assert finder.num_held == 0
+
+
+def test_a_character_costs_the_same_however_many_stop_strings_there_are() -> None:
+    class Counted(StopStrings):
+        moves = 0
+
+        def next(self, state: int, char: str) -> int:
+            self.moves += 1
+            return super().next(state, char)
+
+    stops = Counted([f"a{number}" for number in range(1000)])
+    stops.moves = 0
+    StopStringFinder(stops).feed("a" * 50)
+    assert stops.moves == 50
