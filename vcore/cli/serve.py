@@ -110,12 +110,13 @@ def command(
 
     tree, base_dir = config_from_cli(config, set_ or [], plugins or [], model, options)
 
-    from vcore.engine.async_llm import AsyncLLM
+    from vcore.engine.async_llm import AsyncLLM, RestartPolicy
     from vcore.server.lifecycle import run_server
     from vcore.server.preflight import check_parsers
 
     check_parsers(tree, base_dir)
-    engine = AsyncLLM(config=tree, base_dir=base_dir, in_process=in_process)
+    restart = RestartPolicy(max_failures=tree.server.max_engine_failures)
+    engine = AsyncLLM(config=tree, base_dir=base_dir, in_process=in_process, restart=restart)
     names = ", ".join(tree.server.model_names) or tree.model.path
 
     def announce(address: str) -> None:

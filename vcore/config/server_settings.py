@@ -67,8 +67,11 @@ class ServerSettings(ConfigNode):
     """Seconds after which a request is ended with an error (504); None: never."""
     drain_s: Annotated[float, Field(ge=0.0, le=_LONGEST_S)] = 30.0
     """After the first SIGTERM or Ctrl-C: seconds that open requests have to finish before they are ended."""
+    max_engine_failures: Positive | None = 5
+    """So many starts of the engine in a row that fail, or after which it soon crashes, and it is given up; None: never,
+    for servers that nothing starts again."""
     exit_when_dead: bool = True
-    """End with status 1 if the engine has died and is not started again, so that whatever watches this process acts.
+    """End with status 1 if the engine has been given up, so that whatever watches this process acts.
     Otherwise go on, and answer 503."""
     enable_profile: bool = False
     """Serve ``/start_profile`` and ``/stop_profile`` although no API key is set."""

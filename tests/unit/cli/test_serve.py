@@ -12,6 +12,7 @@ import pytest
 
 from vcore.cli.main import run
 from vcore.config import EngineConfig, ServerSettings
+from vcore.engine.async_llm import RestartPolicy
 from vcore.testing.scripted_engine import ScriptedEngine
 
 FILE = """
@@ -68,12 +69,15 @@ def test_without_options_everything_is_the_default(served: list[ServerSettings])
     assert served == [ServerSettings()]
 
 
-def test_every_setting_has_an_option_but_for_the_time_of_bodies(served: list[ServerSettings]) -> None:
+def test_every_setting_has_an_option_but_for_two(served: list[ServerSettings]) -> None:
     import inspect
 
     from vcore.cli.serve import command
 
-    assert set(ServerSettings.model_fields) - set(inspect.signature(command).parameters) == {"body_timeout_s"}
+    assert set(ServerSettings.model_fields) - set(inspect.signature(command).parameters) == {
+        "body_timeout_s",
+        "max_engine_failures",
+    }
 
 
 def test_what_tells_of_a_configuration_tells_of_the_section(file: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +141,13 @@ def test_so_it_does_with_parsers_that_are_not_there(option: str, capfd: pytest.C
 class DoomedEngine(ScriptedEngine):
     """One that is given up as soon as it serves."""
 
-    def __init__(self, *, config: EngineConfig, base_dir: Path | None, in_process: bool) -> None:
+    restart: RestartPolicy
+
+    def __init__(
+        self, *, config: EngineConfig, base_dir: Path | None, in_process: bool, restart: RestartPolicy
+    ) -> None:
         super().__init__()
+        type(self).restart = restart
 
     async def start(self) -> None:
         self.status.state, self.status.reason = "dead", "it was killed by SIGKILL; the last it said:\n  out of memory"
@@ -154,6 +163,9 @@ def test_a_dead_engine_is_a_status_and_a_last_line(
     *_, last = capfd.readouterr().err.splitlines()
     assert last.startswith("error: the engine is dead")
     assert last.endswith("killed by SIGKILL; the last it said: out of memory")
+    assert DoomedEngine.restart.max_failures == 5
+    run(["serve", "--port", "0", "--set", "server.max_engine_failures=null"])
+    assert DoomedEngine.restart.max_failures is None
 
 
 class FullDisk(io.StringIO):

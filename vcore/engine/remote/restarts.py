@@ -19,8 +19,11 @@ class RestartPolicy:
     healthy_after: float = 60.0
     """An engine that ran for so long after its first step was healthy: the delays and the count of failures begin anew.
     One that waits for its first request has yet to show that it survives it."""
-    max_failures: int = 5
-    """So many starts in a row that fail, or make an engine that ends before it was healthy, and it is given up."""
+    healthy_idle_after: float = 600.0
+    """So was one that was ready for so long, whether it worked or not: what ends engines so seldom is no loop."""
+    max_failures: int | None = 5
+    """So many starts in a row that fail, or make an engine that ends before it was healthy, and it is given up. None:
+    never."""
 
 
 class BackOff:
@@ -32,9 +35,9 @@ class BackOff:
         self._delay = policy.first_delay
         self._num_failures = 0
 
-    def engine_ran(self, seconds: float) -> None:
-        """An engine was ready, and ran for so long after its first step before it died; for 0 if it did none."""
-        if seconds >= self._policy.healthy_after:
+    def engine_ran(self, working: float, ready: float) -> None:
+        """An engine has died: so many seconds after its first step, 0 if it did none, and after it was ready."""
+        if working >= self._policy.healthy_after or ready >= self._policy.healthy_idle_after:
             self._num_failures = 0
             self._delay = self._policy.first_delay
         else:
@@ -46,7 +49,7 @@ class BackOff:
 
     def next_delay(self) -> float | None:
         """Seconds to wait before the next attempt; None if there is to be none."""
-        if not self._policy.enabled or self._num_failures >= self._policy.max_failures:
+        if not self._policy.enabled or self._are_too_many():
             return None
         delay = min(self._delay, self._policy.max_delay)
         self._delay = delay * 2
@@ -55,9 +58,12 @@ class BackOff:
     @property
     def verdict(self) -> str:
         """Why there is to be no other attempt; empty if there may be one, or there never was to be one."""
-        if not self._policy.enabled or self._num_failures < self._policy.max_failures:
+        if not self._policy.enabled or not self._are_too_many():
             return ""
         return (
             f"given up, as the last {self._num_failures} starts gave no engine that worked for "
             f"{self._policy.healthy_after:g} s"
         )
+
+    def _are_too_many(self) -> bool:
+        return self._policy.max_failures is not None and self._num_failures >= self._policy.max_failures

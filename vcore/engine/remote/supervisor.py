@@ -53,8 +53,10 @@ class Supervisor:
         self._link: EngineLink | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
+        self._ready_since = 0.0
+        """When the engine that runs was ready."""
         self._working_since: float | None = None
-        """When the engine that runs had done its first step; None if it has done none."""
+        """When it had done its first step; None if it has done none."""
         self._lost: str | None = None
         """Why the engine has ended by itself, since it was started last."""
         self.status = EngineStatus(state="starting", reason="start was not called")
@@ -134,6 +136,7 @@ class Supervisor:
             raise
         restarts = self.status.restarts + (self.status.state == "restarting")
         reason = self.status.reason if restarts else None
+        self._ready_since = time.monotonic()
         self._set("ready", reason=reason, restarts=restarts, pid=link.pid)
 
     def _on_lost(self, reason: str) -> None:
@@ -142,7 +145,8 @@ class Supervisor:
         if self.status.state != "ready":
             return  # whoever is starting it will see
         logger.error("the engine is gone: %s", reason)
-        self._back_off.engine_ran(0.0 if self._working_since is None else time.monotonic() - self._working_since)
+        now = time.monotonic()
+        self._back_off.engine_ran(now - (self._working_since or now), now - self._ready_since)
         delay = self._back_off.next_delay()
         state: EngineState = "dead" if delay is None else "restarting"
         self._set(state, reason=self._with_verdict(reason), pid=None, faults=(), failed_steps=0)

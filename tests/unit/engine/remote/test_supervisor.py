@@ -86,10 +86,10 @@ def test_back_off_doubles_up_to_its_limit_and_begins_anew_after_a_healthy_run():
     back_off = BackOff(RestartPolicy(first_delay=1.0, max_delay=6.0, healthy_after=60.0, max_failures=9))
     delays = []
     for _ in range(5):
-        back_off.engine_ran(3.0)
+        back_off.engine_ran(3.0, 3.0)
         delays.append(back_off.next_delay())
     assert delays == [1.0, 2.0, 4.0, 6.0, 6.0]
-    back_off.engine_ran(60.0)
+    back_off.engine_ran(60.0, 60.0)
     assert back_off.next_delay() == 1.0
 
 
@@ -97,7 +97,7 @@ def test_back_off_gives_up_after_failures_in_a_row():
     back_off = BackOff(RestartPolicy(max_failures=2))
     back_off.start_failed()
     assert back_off.next_delay() == 1.0
-    back_off.engine_ran(60.0)
+    back_off.engine_ran(60.0, 60.0)
     back_off.start_failed()
     assert back_off.next_delay() == 1.0
     assert back_off.verdict == ""
@@ -112,13 +112,30 @@ def test_an_engine_that_ends_before_it_was_healthy_is_a_start_that_failed():
     back_off = BackOff(RestartPolicy(first_delay=1.0, healthy_after=60.0, max_failures=3))
     delays = []
     for seconds in (5.0, 59.9, 60.0, 1.0, 2.0, 3.0):
-        back_off.engine_ran(seconds)
+        back_off.engine_ran(seconds, seconds)
         delays.append(back_off.next_delay())
     assert delays == [1.0, 2.0, 1.0, 2.0, 4.0, None]
     back_off = BackOff(RestartPolicy(max_failures=2))
-    back_off.engine_ran(1.0)
+    back_off.engine_ran(1.0, 1.0)
     back_off.start_failed()
     assert back_off.next_delay() is None
+
+
+def test_an_engine_that_had_nothing_to_do_for_long_was_healthy():
+    back_off = BackOff(RestartPolicy(first_delay=1.0, max_failures=2, healthy_idle_after=600.0))
+    delays = []
+    for ready in (599.0, 600.0, 600.0, 600.0, 5.0, 5.0):
+        back_off.engine_ran(0.0, ready)
+        delays.append(back_off.next_delay())
+    assert delays == [1.0, 1.0, 1.0, 1.0, 2.0, None]
+
+
+def test_without_a_limit_it_is_never_given_up():
+    back_off = BackOff(RestartPolicy(first_delay=1.0, max_delay=2.0, max_failures=None))
+    for _ in range(100):
+        back_off.start_failed()
+        assert back_off.next_delay() is not None
+    assert back_off.verdict == ""
 
 
 def test_it_starts_again_what_dies_and_counts():
