@@ -75,8 +75,9 @@ def compile_ahead(device: torch.device, compute: Callable[[], object], workers: 
     try:
         with compiled_ahead(device, workers):
             compute()
-    except Exception:
-        logger.debug("kernels are compiled as they are launched", exc_info=True)
+    except Exception as error:
+        logger.warning("kernels are compiled as they are launched, which holds up the first requests: %s", error)
+        logger.debug("that is where it failed", exc_info=True)
 
 
 def _found(name: str) -> Any:
