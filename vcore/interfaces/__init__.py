@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what type checkers see of the names below
     from vcore.interfaces.logits import *  # noqa: F403
     from vcore.interfaces.model import *  # noqa: F403
     from vcore.interfaces.observer import *  # noqa: F403
+    from vcore.interfaces.request_wishes import *  # noqa: F403
     from vcore.interfaces.routing import *  # noqa: F403
     from vcore.interfaces.scheduling import *  # noqa: F403
     from vcore.interfaces.sources import *  # noqa: F403
@@ -55,6 +56,7 @@ _EXPORTS = {
     "logits": ("LogitsProcessor", "LogitsProcessorContext", "ProcessorRow"),
     "model": ("BuildContext", "Model"),
     "observer": ("Observer", "ObserverContext", "ObserverEvent"),
+    "request_wishes": ("RequestWishes",),
     "routing": ("ArrivalView", "ReplicaView", "RoutingContext", "RoutingPolicy"),
     "scheduling": ("QueueingPolicy", "RequestView", "SchedulingContext", "SchedulingPolicy"),
     "sources": ("ModelLicence", "ModelSource", "ModelSourceContext", "ProgressCallback"),

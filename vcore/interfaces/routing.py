@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vcore.interfaces.request_wishes import RequestWishes
+
 __all__ = ["ArrivalView", "ReplicaView", "RoutingContext", "RoutingPolicy"]
 
 
-class ArrivalView(Protocol):
+class ArrivalView(RequestWishes, Protocol):
     """A request that arrives, as a policy sees it: read only. What it says is what an engine would be told of it."""
 
     @property
@@ -23,35 +25,8 @@ class ArrivalView(Protocol):
         ...
 
     @property
-    def num_prompt_tokens(self) -> int: ...
-    @property
     def max_tokens(self) -> int:
         """The most tokens that it may generate."""
-        ...
-
-    @property
-    def priority(self) -> int:
-        """Lower is more urgent; 0 unless the request says otherwise."""
-        ...
-
-    @property
-    def tenant(self) -> str | None:
-        """Whose request it is; None if it does not say."""
-        ...
-
-    @property
-    def ttft_target_s(self) -> float | None:
-        """Seconds from arrival within which it wants its first token; None if it does not say."""
-        ...
-
-    @property
-    def itl_target_s(self) -> float | None:
-        """Mean seconds between tokens that it wants; None if it does not say."""
-        ...
-
-    @property
-    def expected_tokens(self) -> int | None:
-        """How many tokens it says that it will generate, from 1 to `max_tokens`; None if it does not say."""
         ...
 
     def prefix_hashes(self) -> Sequence[bytes]:

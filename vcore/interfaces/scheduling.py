@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vcore.interfaces.request_wishes import RequestWishes
+
 __all__ = ["QueueingPolicy", "RequestView", "SchedulingContext", "SchedulingPolicy"]
 
 
-class RequestView(Protocol):
+class RequestView(RequestWishes, Protocol):
     """A request as a policy sees it: live and read only."""
 
     @property
@@ -30,33 +32,6 @@ class RequestView(Protocol):
         """Seconds, on the monotonic clock, as `now` of the decisions that get it."""
         ...
 
-    @property
-    def priority(self) -> int:
-        """Lower is more urgent; 0 unless the request says otherwise."""
-        ...
-
-    @property
-    def tenant(self) -> str | None:
-        """Whose request it is; None if it does not say."""
-        ...
-
-    @property
-    def ttft_target_s(self) -> float | None:
-        """Seconds from arrival within which it wants its first token; None if it does not say."""
-        ...
-
-    @property
-    def itl_target_s(self) -> float | None:
-        """Mean seconds between tokens that it wants; None if it does not say."""
-        ...
-
-    @property
-    def expected_tokens(self) -> int | None:
-        """How many tokens it says that it will generate, from 1 to `max_tokens`; None if it does not say."""
-        ...
-
-    @property
-    def num_prompt_tokens(self) -> int: ...
     @property
     def num_tokens(self) -> int:
         """Prompt and generated tokens so far."""
