@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vcore.bench.percentiles import percentiles
-from vcore.config import EngineConfig, load_config
-from vcore.engine.build import Engine, build_engine
+from vcore.config import EngineConfig
+from vcore.engine.build import Engine
 from vcore.engine.request import EngineRequest
 from vcore.sampling_params import SamplingParams
 from vcore.simulate.calibration_batches import CalibrationBatch, CalibrationRow, EngineLimits, calibration_batches
 from vcore.simulate.deployment import Deployment
 from vcore.simulate.engine_replay import ReplayClock, TimedSteps, WallClock
-from vcore.simulate.step_log import RECORDER, StepLog, recorder_spec
+from vcore.simulate.recorded_engine import build_recorded
+from vcore.simulate.step_log import StepLog
 from vcore.simulate.step_time import StepLoad
 from vcore.simulate.step_time_fit import fit_step_time, relative_errors
 
@@ -71,8 +71,7 @@ def calibrate(
     """
     clock = clock or WallClock()
     log = StepLog()
-    overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
-    engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
+    engine = build_recorded(config, log, base_dir=base_dir, plugins=plugins)
     try:
         loads, seconds = _measure(engine, log, repeats, report, clock)
         scheduler = engine.config.scheduler

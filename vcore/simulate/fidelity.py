@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from vcore.bench.percentiles import percentiles
-from vcore.config import EngineConfig, load_config
-from vcore.engine.build import build_engine
+from vcore.config import EngineConfig
 from vcore.simulate.calibration import calibrate
 from vcore.simulate.deployment import Deployment
 from vcore.simulate.engine_replay import ReplayClock, WallClock, replay_engine, requests_of
 from vcore.simulate.logged_times import LoggedTimes, logged_trace
+from vcore.simulate.recorded_engine import build_recorded
 from vcore.simulate.settings import FleetOptions, resolve_settings
 from vcore.simulate.simulation import simulate
-from vcore.simulate.step_log import RECORDER, StepLog, recorder_spec
+from vcore.simulate.step_log import StepLog
 from vcore.simulate.step_time_fit import fit_step_time
 from vcore.simulate.timeline import Timeline
 from vcore.simulate.weighted import weighted_percentiles
@@ -98,8 +98,7 @@ def _serve(
     clock: ReplayClock,
 ) -> _Served:
     log = StepLog()
-    overrides: dict[str, Any] = {"executor": RECORDER, "runtime.async_scheduling": False, "model.skip_tokenizer": True}
-    engine = build_engine(load_config(config, overrides), plugins=[*plugins, recorder_spec(log)], base_dir=base_dir)
+    engine = build_recorded(config, log, base_dir=base_dir, plugins=plugins)
     try:
         assert deployment.cache_tokens is not None, "a calibration says how much the cache holds"
         trace, num_cut = cut_lengths(trace, min(engine.max_model_len, deployment.cache_tokens))
