@@ -13,6 +13,10 @@ __all__ = ["LogitsProcessorRequest", "SamplingParams"]
 
 MAX_LOGPROBS = 100
 """The most alternatives a request may ask for at one position."""
+MAX_SECONDS = 604_800.0
+"""Of targets and times to live: a week."""
+MAX_TENANT_CHARACTERS = 256
+"""Of a tenant's name."""
 
 
 class LogitsProcessorRequest(BaseModel):
@@ -76,17 +80,17 @@ class SamplingParams(BaseModel):
     skip_special_tokens: bool = True
     priority: int = 0
     """For policies that use it: lower is more urgent."""
-    tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    tenant: Annotated[str, Field(min_length=1, max_length=MAX_TENANT_CHARACTERS)] | None = None
     """Who asks, for scheduling policies that share between tenants."""
-    ttft_target_s: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    ttft_target_s: Annotated[float, Field(gt=0.0, le=MAX_SECONDS)] | None = None
     """Seconds from arrival within which the first token is wanted, for scheduling policies that use it."""
-    itl_target_s: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    itl_target_s: Annotated[float, Field(gt=0.0, le=MAX_SECONDS)] | None = None
     """Mean seconds between tokens that are wanted at most, for scheduling policies that use it."""
     expected_tokens: Annotated[int, Field(ge=1)] | None = None
     """How many tokens the request is likely to generate, for scheduling policies that use it; it limits nothing."""
     cache_salt: str | None = None
     """Only requests with the same salt share cached prefixes."""
-    cache_ttl: Annotated[float, Field(gt=0.0, le=604_800.0)] | None = None
+    cache_ttl: Annotated[float, Field(gt=0.0, le=MAX_SECONDS)] | None = None
     """Seconds after its last use for which the request wants its prefix kept, for eviction policies that use it."""
     logits_processors: tuple[LogitsProcessorRequest, ...] = ()
     structured_output: StructuredOutput | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vcore.engine.request import EngineRequest
-from vcore.sampling_params import SamplingParams
+from vcore.sampling_params import MAX_SECONDS, SamplingParams
 from vcore.scheduler import SchedulerSettings
 from vcore.simulate.block_names import BlockNames
 from vcore.simulate.scheduler import END
@@ -12,9 +12,6 @@ from vcore.simulate.virtual_prompt import VirtualPrompt
 from vcore.traces import Trace, TraceRequest
 
 __all__ = ["RequestMaker"]
-
-_MOST_TARGET_S = 604_800.0
-"""Of `vcore.SamplingParams`; who is bound by more is as good as not bound."""
 
 
 class RequestMaker:
@@ -69,5 +66,5 @@ class RequestMaker:
 
 
 def _target(seconds: float | None) -> float | None:
-    """A bound of the SLO as a request may state it."""
-    return None if seconds is None else min(seconds, _MOST_TARGET_S)
+    """A bound of the SLO as a request may state it; who is bound by more is as good as not bound."""
+    return None if seconds is None else min(seconds, MAX_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vcore.sampling_params import MAX_SECONDS
 from vcore.traces.row import Row
 from vcore.traces.trace import TraceRequest
 
@@ -11,8 +12,6 @@ _PER_SECOND = {"arrival_s": 1.0, "timestamp_ms": 1e3, "timestamp": 1e3}
 """Columns with the arrival, and how many of their unit are a second; divided by, as in the other formats, so that a
 trace has the same times to the last bit whatever its format."""
 _TENANTS = ("tenant", "client_id")
-_MOST_TTL_S = 604_800.0
-"""As in `vcore.SamplingParams`."""
 
 
 def parse_csv(row: Row) -> list[TraceRequest]:
@@ -41,6 +40,6 @@ def parse_csv(row: Row) -> list[TraceRequest]:
 
 def _cache_ttl(row: Row) -> float:
     seconds = row.number("cache_ttl")
-    if not 0 < seconds <= _MOST_TTL_S:
-        raise row.error("cache_ttl", f"seconds above 0, up to {_MOST_TTL_S:,.0f}")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise row.error("cache_ttl", f"seconds above 0, up to {MAX_SECONDS:,.0f}")
     return seconds

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vcore.errors import ConfigError
+from vcore.sampling_params import MAX_TENANT_CHARACTERS
 
 __all__ = ["Row"]
-
-_MOST_CHARACTERS = 256
-"""Of a tenant's name, as in `vcore.SamplingParams`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,10 @@ class Row:
             ConfigError: it is longer than a request may say.
         """
         found = self.text(name)
-        if found is not None and len(found) > _MOST_CHARACTERS:
-            raise ConfigError(f"{self.where}: {name} has {len(found)} characters, expected up to {_MOST_CHARACTERS}")
+        if found is not None and len(found) > MAX_TENANT_CHARACTERS:
+            raise ConfigError(
+                f"{self.where}: {name} has {len(found)} characters, expected up to {MAX_TENANT_CHARACTERS}"
+            )
         return found
 
     def integers(self, name: str) -> tuple[int, ...]:

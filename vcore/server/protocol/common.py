@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from typing_extensions import TypedDict
 
 from vcore.errors import RequestError
-from vcore.sampling_params import MAX_LOGPROBS, LogitsProcessorRequest
+from vcore.sampling_params import MAX_LOGPROBS, MAX_SECONDS, MAX_TENANT_CHARACTERS, LogitsProcessorRequest
 from vcore.server.protocol.lists import MAX_BIASES, TokenIds, Word, Words
 from vcore.server.protocol.numbers import Count, Int32, Natural, Real, Seed, Whole
 from vcore.server.structured_output import GUIDED_FIELDS, from_response_format
@@ -36,7 +36,7 @@ TopLogprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
 """How many alternatives a token."""
 
 
-Seconds = Annotated[Real, Field(gt=0.0, le=604_800.0)]
+Seconds = Annotated[Real, Field(gt=0.0, le=MAX_SECONDS)]
 """At most a week."""
 Bias = Annotated[Real, Field(ge=-100.0, le=100.0)]
 
@@ -123,7 +123,7 @@ class SamplingFields(StructuredFields):
     skip_special_tokens: bool | None = None
     priority: Int32 | None = None
     """For scheduling policies that use it: lower is more urgent."""
-    tenant: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    tenant: Annotated[str, Field(min_length=1, max_length=MAX_TENANT_CHARACTERS)] | None = None
     """Who asks, for scheduling policies that share between tenants."""
     ttft_target_s: Seconds | None = None
     """Seconds within which the first token is wanted, for scheduling policies that use it."""
